@@ -1,0 +1,1 @@
+"""Download: bring a resolved checkpoint to this machine and prove its content."""

@@ -1,0 +1,1 @@
+"""Evaluate: metrics of a model on held-out data, example by example."""

@@ -1,0 +1,1 @@
+"""Gate: may the merged model replace the champion?"""

@@ -1,0 +1,1 @@
+"""Merge: stream the candidates' tensors into one new checkpoint, in bounded memory."""

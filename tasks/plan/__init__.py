@@ -1,0 +1,1 @@
+"""Plan: resolve every reference and refuse what cannot be merged, before any heavy work."""

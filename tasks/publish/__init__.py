@@ -1,0 +1,1 @@
+"""Publish: a complete, verified release, then the alias."""

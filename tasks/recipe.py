@@ -1,0 +1,166 @@
+"""The recipe: which models, which examples, how to weigh, how to merge, what to check, where to publish.
+
+One pydantic model is the YAML file, the flow's parameter and the form in the Prefect UI. Only planning and publishing
+see it whole; every other step takes a section of it (`tasks.settings`) or plain arguments.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.settings import (
+    CandidateSettings,
+    EvaluationTask,
+    GateSettings,
+    MergeSettings,
+    Name,
+    PublishSettings,
+    ReferenceText,
+    ScoreSettings,
+    Section,
+    WeighSettings,
+)
+
+# Given weights of a linear merge are written by hand, in decimals; their sum may miss 1 by this much.
+WEIGHT_SUM_TOLERANCE = 1e-3
+
+
+class Recipe(Section):
+    """A model refresh."""
+
+    name: Name = Field(description="Name of the refreshed model; releases lie under it.")
+    model_type: Literal["decoder", "encoder"] = Field(
+        description="decoder: a causal language model. encoder: a sentence embedder."
+    )
+    base: ReferenceText | None = Field(
+        default=None,
+        description="The model all candidates were fine-tuned from. Left out: the first candidate is the reference.",
+    )
+    base_digest: str | None = Field(
+        default=None, description="Content the base must have (sha256:...); lock files write it."
+    )
+    candidates: Annotated[list[CandidateSettings], Field(min_length=1)] = Field(
+        description="What is mixed, in this order."
+    )
+    allow_unrelated: bool = Field(
+        default=False, description="Merge candidates that do not descend from the base (the result is rarely useful)."
+    )
+    allow_drift: bool = Field(
+        default=False,
+        description="Merge candidates that are themselves releases of this name (merges of merges drift).",
+    )
+    examples: ReferenceText | list[dict[str, Any]] | None = Field(
+        default=None,
+        description='Examples of the target task: a JSON Lines file, or the rows themselves. {"input", "output"} for '
+        'decoders, {"query", "pos", "neg"} for encoders.',
+    )
+    examples_sha256: str | None = Field(
+        default=None, description="Content the examples must have; lock files write it."
+    )
+    score: ScoreSettings = Field(default_factory=ScoreSettings, description="How candidates are scored.")
+    weigh: WeighSettings = Field(default_factory=WeighSettings, description="How losses become weights.")
+    merge: MergeSettings = Field(default_factory=MergeSettings, description="How tensors are merged.")
+    evaluate: list[EvaluationTask] = Field(default=[], description="Measurements on held-out data.")
+    gate: GateSettings = Field(default_factory=GateSettings, description="What the merged model must show.")
+    publish: PublishSettings | None = Field(default=None, description="Where the release goes; `refresh` needs it.")
+
+    @model_validator(mode="after")
+    def _check_parts_agree(self) -> "Recipe":
+        problems = [*_name_problems(self), *_weigh_problems(self), *_method_problems(self), *_gate_problems(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def needs_examples(self) -> bool:
+        """Whether candidates are scored at all."""
+        return self.weigh.strategy == "loss"
+
+    def candidate_with_role(self, role: Literal["target", "general"]) -> CandidateSettings | None:
+        """The candidate of a role that only one can have."""
+        return next((candidate for candidate in self.candidates if candidate.role == role), None)
+
+
+def _name_problems(recipe: Recipe) -> Iterator[str]:
+    counts = Counter(candidate.name for candidate in recipe.candidates)
+    for name in (name for name, count in counts.items() if count > 1):
+        yield f"candidates: the name {name!r} is used {counts[name]} times; weights and tables need one name each"
+    for name in sorted({"merged", "champion"} & set(counts)):
+        yield f"candidates: the name {name!r} is taken by the pipeline itself; choose another"
+    task_counts = Counter(task.name for task in recipe.evaluate)
+    for name in (name for name, count in task_counts.items() if count > 1):
+        yield f"evaluate: the name {name!r} is used {task_counts[name]} times; gate rules need one name each"
+
+
+def _weigh_problems(recipe: Recipe) -> Iterator[str]:
+    weigh, names = recipe.weigh, [candidate.name for candidate in recipe.candidates]
+    targets = [candidate.name for candidate in recipe.candidates if candidate.role == "target"]
+    if len(targets) > 1:
+        yield f"candidates: {', '.join(targets)} all have role target; one merge has one target"
+    if weigh.alpha is not None and not targets:
+        yield "weigh.alpha: it is the share of the candidate with role: target, and no candidate has that role"
+    if weigh.alpha is not None and weigh.strategy != "loss":
+        yield f"weigh.alpha: strategy {weigh.strategy} has no alpha; leave it out or use strategy: loss"
+    if weigh.strategy == "loss" and targets and weigh.alpha is None:
+        yield f"weigh.alpha: candidate {targets[0]!r} is the target, so say what share it gets (0.5 is a good start)"
+    if weigh.strategy == "loss" and targets and len(names) == 1:
+        yield "candidates: the target alone cannot be mixed; add the base model or other candidates"
+    if weigh.strategy == "loss" and not recipe.examples:
+        yield "examples: strategy loss measures the candidates on examples, and there are none"
+    if weigh.weights is not None and weigh.strategy != "given":
+        yield f"weigh.weights: strategy {weigh.strategy} computes the weights itself; leave them out or use given"
+    if weigh.weights is not None and (unknown := sorted(set(weigh.weights) - set(names))):
+        yield f"weigh.weights: {', '.join(unknown)} is no candidate; candidates are {', '.join(names)}"
+    if weigh.weights is not None and (missing := [name for name in names if name not in weigh.weights]):
+        yield f"weigh.weights: no weight for {', '.join(missing)}; write 0 to leave a candidate out"
+
+
+def _method_problems(recipe: Recipe) -> Iterator[str]:
+    if recipe.merge.method == "linear":
+        yield from _linear_problems(recipe)
+    else:
+        yield from _task_arithmetic_problems(recipe)
+
+
+def _linear_problems(recipe: Recipe) -> Iterator[str]:
+    for candidate in recipe.candidates:
+        if candidate.role in ("general", "skill") or candidate.omega is not None:
+            yield f"candidate {candidate.name!r}: roles general and skill and omega belong to method task_arithmetic"
+    if recipe.merge.parameters.scale != 1.0:
+        yield "merge.parameters: lambda belongs to method task_arithmetic"
+    if recipe.weigh.strategy == "given":
+        if recipe.weigh.weights is None:
+            yield "weigh.weights: strategy given needs one number per candidate"
+        elif abs(sum(recipe.weigh.weights.values()) - 1) > WEIGHT_SUM_TOLERANCE:
+            total = sum(recipe.weigh.weights.values())
+            yield f"weigh.weights: a linear merge needs weights that sum to 1; these sum to {total:.6g}"
+
+
+def _task_arithmetic_problems(recipe: Recipe) -> Iterator[str]:
+    generals = [candidate.name for candidate in recipe.candidates if candidate.role == "general"]
+    if recipe.base is None:
+        yield "base: task_arithmetic subtracts the model that the skills were trained from; name it"
+    if len(generals) > 1:
+        yield f"candidates: {', '.join(generals)} all have role general; skills are added to one model"
+    if any(candidate.role == "target" for candidate in recipe.candidates):
+        yield "candidates: role target belongs to loss weighing; task_arithmetic has general and skill"
+    if recipe.weigh.strategy != "given":
+        yield f"weigh.strategy: task_arithmetic takes given omegas, not {recipe.weigh.strategy}"
+    if recipe.weigh.weights is None:
+        for candidate in recipe.candidates:
+            if candidate.role != "general" and candidate.omega is None:
+                yield f"candidate {candidate.name!r}: task_arithmetic needs its omega (how much of the skill is added)"
+
+
+def _gate_problems(recipe: Recipe) -> Iterator[str]:
+    tasks = [task.name for task in recipe.evaluate]
+    for number, rule in enumerate(recipe.gate.rules):
+        if rule.task not in tasks:
+            known = ", ".join(tasks) or "none"
+            yield f"gate.rules[{number}]: there is no evaluation task {rule.task!r}; tasks are {known}"
+    kind = {"decoder": "classification", "encoder": "retrieval"}[recipe.model_type]
+    for task in recipe.evaluate:
+        if task.kind != kind:
+            yield f"evaluate: task {task.name!r} is of kind {task.kind}; a model of type {recipe.model_type} has {kind}"

@@ -1,0 +1,256 @@
+"""What crosses task borders: references, digests and numbers, never tensors.
+
+All records are frozen and turn into JSON and back without loss (`to_json`, `from_json`). Losses are in nats.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import TypeAdapter
+
+SCHEMA_VERSION = 1
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """The content of one file."""
+
+    sha256: str
+    """64 lower-case hex digits."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model of which every file is known by its content."""
+
+    name: str
+    """What the recipe calls it (a candidate's name), or `base`, `merged`, `champion`."""
+    model: str
+    """The reference it came from, as the recipe gives it with paths made absolute."""
+    revision: str
+    """What the reference resolved to: a commit, a version, or `sha256:...` of a folder's content."""
+    uri: str
+    """Where its files can be read now, e.g. `file:///models/news`."""
+    files: dict[str, FileDigest]
+    """Path inside the checkpoint (with `/`) to content, sorted by path. Notes such as README.md are left out."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all paths and contents: equal for equal models, wherever they lie."""
+        lines = "".join(f"{path}\0{self.files[path].sha256}\n" for path in sorted(self.files))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine; ValueError if the files are elsewhere."""
+        return local_path(self.uri)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSet:
+    """Rows of example or evaluation data, known by content. The rows themselves stay in the file."""
+
+    uri: str
+    """`file:///...` of the JSON Lines file or, for retrieval, of the BEIR folder."""
+    sha256: str
+    """Of the rows' content: equal rows in equal order give an equal digest."""
+    n: int
+    """Number of rows (of queries for retrieval)."""
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well one candidate does on the example data before any merging."""
+
+    candidate: str
+    losses: tuple[float, ...]
+    """One loss per example, in nats, in the order of the examples."""
+    n_tokens: int
+    """Tokens the losses were taken over (of encoders: texts embedded)."""
+    seconds: float
+    """Of the computation; what the cache answered keeps the figure of the first time."""
+    cached: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def loss(self) -> float:
+        """Mean over examples."""
+        return math.fsum(self.losses) / len(self.losses)
+
+    @property
+    def loss_stderr(self) -> float:
+        """Standard error of `loss`; 0 for a single example."""
+        return standard_error(self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far the merge weights can be trusted."""
+
+    effective_models: float
+    """1 / sum of squared shares: 1 when one candidate has all the weight, N when N share it equally."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MergeWeights:
+    """One coefficient per candidate, in the order of the recipe."""
+
+    strategy: str
+    weights: dict[str, float]
+    """`linear`: shares that sum to 1. `task_arithmetic`: the omega of each skill, 1 for the general model."""
+    trust: Trust
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class MergedModel:
+    """The merged checkpoint and what making it cost."""
+
+    checkpoint: Checkpoint
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model on one evaluation task, example by example."""
+
+    task: str
+    model: str
+    """Name of the checkpoint: `merged`, `champion`, `base` or a candidate's name."""
+    metric: str
+    higher_is_better: bool
+    values: tuple[float, ...]
+    """The metric of every example, in the order of the data; their mean is `value`."""
+    data_sha256: str
+    seconds: float
+    cached: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def value(self) -> float:
+        """Mean over examples."""
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of `value`."""
+        return standard_error(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The gate's answer; "no" is a result, not an exception."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    """One sentence with numbers per rule, those that failed first."""
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version in the registry, as `refresh` left it."""
+
+    version: str
+    """`<YYYYMMDD>-<first 12 hex of the model fingerprint>`."""
+    sequence: int
+    uris: tuple[str, ...]
+    """The version's folder in every destination, the truth first."""
+    manifest_sha256: str
+    promoted: bool
+    """Whether the alias points at it now."""
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is known before any weight is read."""
+
+    base: Checkpoint
+    candidates: tuple[Checkpoint, ...]
+    examples: ExampleSet | None
+    evaluation_data: dict[str, ExampleSet]
+    """Evaluation task name to its data."""
+    champion: Checkpoint | None
+    """The release the alias points at; None before the first release."""
+    champion_version: str | None
+    model_fingerprint: str
+    decision_fingerprint: str
+    bytes_to_read: int
+    bytes_to_write: int
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    """Optional candidates that cannot take part, with the reason."""
+    warnings: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """All that one refresh found; what a release's manifest, card and report are written from."""
+
+    recipe: dict[str, Any]
+    """The recipe as JSON, its paths absolute."""
+    plan: Plan
+    scores: tuple[Score, ...]
+    """Empty where the strategy needs no losses."""
+    weights: MergeWeights
+    merged: MergedModel
+    evaluations: tuple[Evaluation, ...]
+    """Every model on every task: merged, base, champion (when there is one) and candidates."""
+    gate: GateDecision
+    seconds: dict[str, float]
+    """Step to wall time."""
+    flow_run_id: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+def standard_error(values: tuple[float, ...]) -> float:
+    """Standard error of the mean, from the unbiased variance; 0 for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return 0.0
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return math.sqrt(variance / n)
+
+
+def local_path(uri: str) -> Path:
+    """The path of a `file://` URI.
+
+    Raises:
+        ValueError: the URI is not of this machine's file system.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise ValueError(f"{uri} is not a file on this machine; download it first")
+    return Path(unquote(parts.path))
+
+
+def to_json(record: object) -> dict[str, Any]:
+    """A record as plain JSON values; NaN and infinity stay floats for the writer to refuse."""
+    return TypeAdapter(type(record)).dump_python(record, mode="json")
+
+
+def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
+    """The record that `to_json` wrote; pydantic's ValidationError if it is not one."""
+    return TypeAdapter(kind).validate_python(dict(data))

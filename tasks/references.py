@@ -1,0 +1,80 @@
+"""References to models, data and places: `org/name@revision`, `s3://...`, `release:DEST@alias`, paths.
+
+A name without `/`, `./` or `../` in front is never taken for a folder: a recipe must not change its meaning
+because a folder of that name happens to exist.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PATH_PREFIXES = ("/", "./", "../")
+
+
+class Place(StrEnum):
+    """Where a reference leads."""
+
+    FOLDER = "folder"
+    HUB = "hub"
+    S3 = "s3"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed reference."""
+
+    place: Place
+    location: str
+    """Path, `org/name`, `s3://bucket/prefix`, or the destination of a release (itself a reference)."""
+    revision: str | None = None
+    """Hub: branch, tag or commit. Release: version or alias. None: the place's default."""
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a reference as contract and recipe write it.
+
+    Raises:
+        ValueError: it has none of the known forms; the message lists them.
+    """
+    if text.startswith("release:"):
+        location, _, revision = text.removeprefix("release:").rpartition("@")
+        if not location:
+            location, revision = revision, ""
+        parse_reference(location)
+        return Reference(Place.RELEASE, location, revision or None)
+    if text.startswith(_PATH_PREFIXES) or text in (".", ".."):
+        return Reference(Place.FOLDER, text)
+    if text.startswith("s3://"):
+        if not text.removeprefix("s3://").strip("/"):
+            raise ValueError(f"{text!r} names no bucket; write s3://bucket/prefix")
+        return Reference(Place.S3, text.rstrip("/"))
+    name, _, revision = text.removeprefix("hub://").partition("@")
+    if _HUB_NAME.fullmatch(name) or (text.startswith("hub://") and name):
+        return Reference(Place.HUB, name, revision or None)
+    raise ValueError(
+        f"{text!r} is not a reference; write org/name[@revision] or hub://... for the Hub, s3://bucket/prefix, "
+        "release:DEST[@alias], or a path that begins with /, ./ or ../"
+    )
+
+
+def make_absolute(text: str, folder: Path | None) -> str:
+    """Resolve a reference's relative path against the folder of the recipe's file.
+
+    Raises:
+        ValueError: the path is relative and there is no such folder, or the text is no reference.
+    """
+    reference = parse_reference(text)
+    if reference.place is Place.RELEASE:
+        suffix = f"@{reference.revision}" if reference.revision else ""
+        return f"release:{make_absolute(reference.location, folder)}{suffix}"
+    if reference.place is not Place.FOLDER or text.startswith("/"):
+        return text
+    if folder is None:
+        raise ValueError(
+            f"{text!r} is a relative path, but this recipe did not come from a file that it could be relative to; "
+            "write an absolute path"
+        )
+    return str((folder / text).resolve())

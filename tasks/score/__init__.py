@@ -1,0 +1,1 @@
+"""Score: the loss of every candidate on the example data."""

@@ -1,0 +1,205 @@
+"""The sections of a recipe that steps take as an argument: what can be set, with limits, defaults and words.
+
+Defaults live here and nowhere else. Descriptions become the run form of the Prefect UI and the JSON schema for
+editors. A key that no section knows is an error.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from tasks.references import make_absolute
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+TensorDtype = Literal["float32", "float16", "bfloat16"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "5GB" (decimal units, as the Hub counts shards).
+
+    Raises:
+        ValueError: it is not a positive number with B, KB, MB, GB or TB.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise ValueError(f"{text!r} is not a size; write a number with a unit, such as 500MB or 5GB")
+    return size
+
+
+def _check_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
+def _resolve(text: str, info: ValidationInfo) -> str:
+    context: dict[str, Any] = info.context or {}
+    folder: Path | None = context.get("folder")
+    return make_absolute(text, folder)
+
+
+ReferenceText = Annotated[str, AfterValidator(_resolve)]
+"""A reference whose relative path is resolved against the recipe's file while the recipe is read."""
+Size = Annotated[str, AfterValidator(_check_size)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CandidateSettings(Section):
+    """A model that is mixed."""
+
+    name: Name = Field(description="Short name, unique in the recipe; weights and tables use it.")
+    model: ReferenceText = Field(description="org/name@revision, s3://..., release:DEST@alias, or a path.")
+    role: Literal["target", "general", "skill"] | None = Field(
+        default=None,
+        description="target: the fine-tune whose task matters most (loss weighing with alpha). "
+        "general and skill: for task_arithmetic.",
+    )
+    omega: float | None = Field(
+        default=None, description="task_arithmetic: how much of this skill's task vector is added."
+    )
+    optional: bool = Field(default=False, description="Left out and reported, not fatal, when it cannot be used.")
+    digest: str | None = Field(
+        default=None, description="Content that the reference must have (sha256:...); written by lock files."
+    )
+
+
+class ScoreSettings(Section):
+    """How the loss of each candidate on the examples is measured."""
+
+    batch_tokens: int = Field(default=8192, ge=1, description="Tokens per batch, padding included; limits memory.")
+    max_length: int = Field(
+        default=2048,
+        ge=8,
+        description="Tokens per example. Longer prompts lose their beginning; a longer answer is an error.",
+    )
+    dtype: TensorDtype = Field(
+        default="float32", description="Precision of the forward pass; bfloat16 is faster but blurs small differences."
+    )
+    devices: Literal["auto"] | list[str] = Field(
+        default="auto",
+        description='auto: every CUDA device, else one worker per CPU core. Or a list: ["cuda:0"], ["cpu:0"].',
+    )
+    timeout_seconds: float = Field(
+        default=3600, gt=0, description="Time limit of one model on its device; then it is killed."
+    )
+    loss: Literal["default"] = Field(
+        default="default",
+        description="default: mean cross-entropy of the answer's tokens (decoder), InfoNCE (encoder), per example.",
+    )
+
+
+class WeighSettings(Section):
+    """How losses become merge weights."""
+
+    strategy: Literal["given", "uniform", "loss"] = Field(
+        default="loss",
+        description="given: as listed under weights (or omega). uniform: equal shares. loss: softmax(-loss / T).",
+    )
+    weights: dict[str, float] | None = Field(
+        default=None, description="given: one number per candidate; they sum to 1 for a linear merge."
+    )
+    temperature: float = Field(
+        default=5.0, gt=0, description="loss: softmax spread in nats; lower trusts the best candidate more."
+    )
+    alpha: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="loss: the share of the candidate with role target; the others share the rest.",
+    )
+
+
+class MergeParameters(Section):
+    """Parameters of the merge method, by the field's names."""
+
+    # `lambda` is a word of Python, so the attribute has another name than the recipe's key.
+    scale: float = Field(default=1.0, alias="lambda", description="task_arithmetic: scale of the sum of task vectors.")
+
+
+class MergeSettings(Section):
+    """How the candidates' tensors become one model."""
+
+    method: Literal["linear", "task_arithmetic"] = Field(
+        default="linear",
+        description="linear: weighted average. task_arithmetic: general + sum of omega x (skill - base).",
+    )
+    dtype: TensorDtype | Literal["base"] = Field(
+        default="base",
+        description="Precision of the written tensors; base: each as in the base model. Sums are in float32.",
+    )
+    max_shard_size: Size = Field(default="5GB", description="Largest size of one safetensors file.")
+    parameters: MergeParameters = Field(MergeParameters(), description="Parameters of the method.")
+
+
+class EvaluationTask(Section):
+    """A measurement on held-out data."""
+
+    name: Name = Field(description="Short name; gate rules and tables use it.")
+    kind: Literal["classification", "retrieval"] = Field(
+        description="classification (decoder): accuracy of label words. retrieval (encoder): ndcg@10 on a BEIR folder."
+    )
+    data: ReferenceText = Field(
+        description='classification: JSON Lines of {"input", "output"}. retrieval: a folder with corpus.jsonl, '
+        "queries.jsonl and qrels/test.tsv."
+    )
+    sha256: str | None = Field(default=None, description="Content that the data must have; written by lock files.")
+
+
+class GateRule(Section):
+    """One condition that the merged model must meet. Improvement is positive, also where lower is better."""
+
+    task: Name = Field(description="Name of an evaluation task.")
+    against: Literal["champion", "base", "best_candidate"] | ReferenceText = Field(
+        default="champion",
+        description="champion | base | best_candidate | release:DEST@version: what min_delta and max_regression "
+        "compare with.",
+    )
+    min: float | None = Field(default=None, description="The metric itself must reach this value.")
+    min_delta: float | None = Field(default=None, description="Improvement of at least this much (superiority).")
+    max_regression: float | None = Field(
+        default=None, ge=0, description="Not worse by more than this (non-inferiority)."
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="Hold the rule with this confidence: paired bootstrap, one-sided lower bound.",
+    )
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "GateRule":
+        given = [key for key in ("min", "min_delta", "max_regression") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"write exactly one of min, min_delta, max_regression; found {', '.join(given) or 'none'}")
+        if self.against not in ("champion", "base", "best_candidate") and not self.against.startswith("release:"):
+            raise ValueError(f"against: {self.against!r} is not champion, base, best_candidate or release:DEST@version")
+        return self
+
+
+class GateSettings(Section):
+    """What the merged model must show before it goes live."""
+
+    rules: list[GateRule] = Field(default=[], description="All must hold.")
+
+
+class PublishSettings(Section):
+    """Where the release goes."""
+
+    to: list[ReferenceText] = Field(
+        min_length=1, description="Destinations; the first is the truth, the others are completed if they lag."
+    )
+    alias: Name = Field(default="champion", description="The name that readers follow.")
+    promote: Literal["auto", "manual"] = Field(
+        default="auto", description="auto: the alias moves when the gate passes. manual: `cocktail promote` moves it."
+    )
+    keep: int = Field(default=10, ge=2, description="Versions kept; never fewer than the live one and its predecessor.")

@@ -1,0 +1,1 @@
+"""Read, write, list and compare-and-swap on one kind of place each."""

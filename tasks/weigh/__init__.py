@@ -1,0 +1,1 @@
+"""Weigh: losses, counts or given numbers become merge weights."""
