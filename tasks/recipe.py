@@ -59,18 +59,18 @@ class Recipe(Section):
     examples_sha256: str | None = Field(
         default=None, description="Content the examples must have; lock files write it."
     )
-    score: ScoreSettings = Field(default_factory=ScoreSettings, description="How candidates are scored.")
-    weigh: WeighSettings = Field(default_factory=WeighSettings, description="How losses become weights.")
-    merge: MergeSettings = Field(default_factory=MergeSettings, description="How tensors are merged.")
+    score: ScoreSettings = Field(default=ScoreSettings(), description="How candidates are scored.")
+    weigh: WeighSettings = Field(default=WeighSettings(), description="How losses become weights.")
+    merge: MergeSettings = Field(default=MergeSettings(), description="How tensors are merged.")
     evaluate: list[EvaluationTask] = Field(default=[], description="Measurements on held-out data.")
-    gate: GateSettings = Field(default_factory=GateSettings, description="What the merged model must show.")
+    gate: GateSettings = Field(default=GateSettings(), description="What the merged model must show.")
     publish: PublishSettings | None = Field(default=None, description="Where the release goes; `refresh` needs it.")
 
     @model_validator(mode="after")
     def _check_parts_agree(self) -> "Recipe":
         problems = [*_name_problems(self), *_weigh_problems(self), *_method_problems(self), *_gate_problems(self)]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
     @property
@@ -89,6 +89,10 @@ def _name_problems(recipe: Recipe) -> Iterator[str]:
         yield f"candidates: the name {name!r} is used {counts[name]} times; weights and tables need one name each"
     for name in sorted({"merged", "champion"} & set(counts)):
         yield f"candidates: the name {name!r} is taken by the pipeline itself; choose another"
+    reference = recipe.base or recipe.candidates[0].model
+    for candidate in recipe.candidates:
+        if candidate.name == "base" and candidate.model != reference:
+            yield f"candidates: the one named 'base' is {candidate.model}, but the base model is {reference}"
     task_counts = Counter(task.name for task in recipe.evaluate)
     for name in (name for name, count in task_counts.items() if count > 1):
         yield f"evaluate: the name {name!r} is used {task_counts[name]} times; gate rules need one name each"

@@ -194,6 +194,8 @@ class Plan:
     champion: Checkpoint | None
     """The release the alias points at; None before the first release."""
     champion_version: str | None
+    anchors: tuple[Checkpoint, ...]
+    """Releases that gate rules compare with, each named by its reference."""
     model_fingerprint: str
     decision_fingerprint: str
     bytes_to_read: int
@@ -202,6 +204,11 @@ class Plan:
     """Optional candidates that cannot take part, with the reason."""
     warnings: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rivals(self) -> tuple[Checkpoint, ...]:
+        """Releases that the merged model is compared with: the champion and the anchors."""
+        return ((self.champion,) if self.champion else ()) + self.anchors
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class MergeSettings(Section):
         description="Precision of the written tensors; base: each as in the base model. Sums are in float32.",
     )
     max_shard_size: Size = Field(default="5GB", description="Largest size of one safetensors file.")
-    parameters: MergeParameters = Field(MergeParameters(), description="Parameters of the method.")
+    parameters: MergeParameters = Field(default=MergeParameters.model_validate({}), description="Parameters of the method.")
 
 
 class EvaluationTask(Section):
@@ -203,3 +203,12 @@ class PublishSettings(Section):
         default="auto", description="auto: the alias moves when the gate passes. manual: `cocktail promote` moves it."
     )
     keep: int = Field(default=10, ge=2, description="Versions kept; never fewer than the live one and its predecessor.")
+
+
+class CacheSettings(Section):
+    """Where results that need not be computed twice are kept."""
+
+    folder: str | None = Field(
+        default=None, description="Folder of the cache; left out: the cache folder of the user that runs this."
+    )
+    max_size: Size = Field(default="50GB", description="The least recently used entries go when it grows past this.")

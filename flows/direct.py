@@ -1,0 +1,137 @@
+"""The steps as plain calls, without Prefect and without a server: what `cocktail plan | score | merge | evaluate` run.
+
+The same pure functions as in `flows/refresh.py`, with a thread pool over the same device leases in place of mapped
+tasks. What one command does not need is not imported: merging with given weights loads neither transformers nor
+scikit-learn.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from flows.run import evaluation_pairs, general_model, keep_usable, settings_of, settle_candidates
+from tasks.cache import ResultCache
+from tasks.devices import open_devices
+from tasks.download.candidate import download_checkpoint
+from tasks.merge.merge import merge_checkpoints
+from tasks.plan.plan import plan_refresh
+from tasks.recipe import Recipe
+from tasks.records import Checkpoint, Evaluation, MergedModel, MergeWeights, Plan, Score
+from tasks.settings import parse_size
+from tasks.weigh.weigh import weigh_candidates
+
+Item = TypeVar("Item")
+Record = TypeVar("Record")
+Report = Callable[[int, int], None]
+Progress = Callable[[str], Report]
+"""Makes the callback `(done, total)` of one piece of work from its label."""
+
+
+def silent(label: str) -> Report:
+    """A `Progress` that shows nothing."""
+    return lambda done, total: None
+
+
+def prepare(recipe: Recipe, cache: ResultCache) -> tuple[Plan, list[Checkpoint]]:
+    """Plan, and bring every candidate to this machine."""
+    planned = plan_refresh(recipe, cache)
+    results = run_all(lambda candidate: download_checkpoint(candidate, cache), planned.candidates)
+    candidates, _ = keep_usable(recipe, planned.candidates, results)
+    return settle_candidates(recipe, planned, candidates), candidates
+
+
+def score_candidates(
+    recipe: Recipe, planned: Plan, candidates: Sequence[Checkpoint], cache: ResultCache, progress: Progress = silent
+) -> tuple[Plan, list[Checkpoint], list[Score], MergeWeights]:
+    """Losses where the strategy needs them, and the merge weights; unusable optional candidates are dropped."""
+    scores: list[Score] = []
+    usable = list(candidates)
+    if recipe.needs_examples:
+        usable, scores = _score_all(recipe, planned, candidates, cache, progress)
+    planned = settle_candidates(recipe, planned, usable)
+    weights = weigh_candidates(settings_of(recipe, usable), scores, recipe.weigh, recipe.merge.method)
+    return planned, usable, scores, weights
+
+
+def merge_candidates(
+    recipe: Recipe,
+    planned: Plan,
+    candidates: Sequence[Checkpoint],
+    weights: MergeWeights,
+    output: Path,
+    progress: Progress = silent,
+) -> MergedModel:
+    """The merged model in the folder `output`, which must not exist or be empty."""
+    return merge_checkpoints(
+        planned.base,
+        candidates,
+        weights.weights,
+        method=recipe.merge.method,
+        general=general_model(recipe),
+        scale=recipe.merge.parameters.scale,
+        dtype=recipe.merge.dtype,
+        max_shard_bytes=parse_size(recipe.merge.max_shard_size),
+        template=planned.base,
+        output=output,
+        report_progress=progress("merge"),
+    )
+
+
+def evaluate_models(
+    recipe: Recipe, planned: Plan, models: Sequence[Checkpoint], cache: ResultCache, progress: Progress = silent
+) -> list[Evaluation]:
+    """The recipe's evaluation tasks on any models, in parallel over the devices."""
+    from tasks.evaluate.model import evaluate_model
+
+    pairs = list(zip(*evaluation_pairs(recipe, planned, models, []), strict=True))
+    with open_devices(recipe.score.devices):
+        results = run_all(
+            lambda pair: evaluate_model(
+                *pair, recipe.score, cache, progress(f"evaluate {pair[0].name} on {pair[1].name}")
+            ),
+            pairs,
+        )
+    return _all_good(results)
+
+
+def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | BaseException]:
+    """Call in threads, one per item; each result, or the error it ended with, in the order of the items."""
+
+    def guarded(item: Item) -> Record | BaseException:
+        try:
+            return function(item)
+        except Exception as error:
+            return error
+
+    if not items:
+        return []
+    with ThreadPoolExecutor(max_workers=len(items), thread_name_prefix="cocktail") as pool:
+        return list(pool.map(guarded, items))
+
+
+def _score_all(
+    recipe: Recipe, planned: Plan, candidates: Sequence[Checkpoint], cache: ResultCache, progress: Progress
+) -> tuple[list[Checkpoint], list[Score]]:
+    from tasks.score.candidate import score_candidate
+
+    examples = planned.examples
+    if examples is None:
+        raise ValueError("the plan of a recipe that scores candidates has examples")
+    with open_devices(recipe.score.devices):
+        results = run_all(
+            lambda candidate: score_candidate(
+                candidate, examples, recipe.model_type, recipe.score, cache, progress(f"score {candidate.name}")
+            ),
+            candidates,
+        )
+    return keep_usable(recipe, candidates, results)
+
+
+def _all_good(results: Sequence[Record | BaseException]) -> list[Record]:
+    good: list[Record] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        good.append(result)
+    return good

@@ -1,0 +1,107 @@
+"""The nightly model refresh: a recipe goes in, a released model comes out, or a reason why not.
+
+Read `refresh` from top to bottom: that is what happens at night. Every step is a Prefect task in
+`tasks/<step>/task.py`, a thin face over pure functions in the same folder. Tasks hand each other records (references,
+digests, numbers); tensors stay inside a step.
+"""
+
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.artifacts import show_card, show_evaluations, show_gate, show_plan, show_weights
+from flows.outcome import describe_release, end, find_past_decision, result_of
+from flows.run import (
+    StepClock,
+    check_destination,
+    evaluation_pairs,
+    general_model,
+    keep_usable,
+    merged_folder,
+    removing,
+    report_of,
+    settings_of,
+    settle_candidates,
+    stored_evaluations,
+)
+from tasks.cache import open_cache
+from tasks.devices import open_devices
+from tasks.download.task import download
+from tasks.evaluate.task import evaluate
+from tasks.faces import outcomes
+from tasks.gate.task import gate
+from tasks.merge.task import merge
+from tasks.plan.task import plan
+from tasks.publish.task import publish, record_rejected
+from tasks.recipe import Recipe
+from tasks.score.task import score
+from tasks.settings import CacheSettings
+from tasks.weigh.task import weigh
+
+DEFAULT_CACHE = CacheSettings()
+
+
+@flow(name="refresh", flow_run_name="refresh {recipe.name}", persist_result=True, result_serializer="json")
+def refresh(
+    recipe: Recipe, force: bool = False, dry_run: bool = False, cache: CacheSettings = DEFAULT_CACHE
+) -> State[dict[str, Any]]:
+    """Merge the recipe's candidates into one model and release it if the gate lets it pass.
+
+    Args:
+        recipe: What to mix, how to weigh and merge it, what to check and where to publish.
+        force: Do the work even if the same inputs were decided before.
+        dry_run: Stop before publishing; nothing is written to a destination.
+        cache: Where results and downloads are kept between runs.
+    """
+    clock, common = StepClock(), unmapped(cache)
+    with clock.step("plan"):
+        check_destination(recipe, dry_run)
+        planned = plan(recipe, cache)
+        show_plan(recipe, planned)
+    if not force and (decided := find_past_decision(recipe, planned)):
+        return end(decided)
+
+    with clock.step("download"):
+        base = download(planned.base, cache)
+        downloads = download.map(planned.candidates, common)
+        candidates, _ = keep_usable(recipe, planned.candidates, outcomes(downloads))
+
+    scores = []
+    with clock.step("score"), open_devices(recipe.score.devices):
+        if recipe.needs_examples:
+            examples, settings = unmapped(planned.examples), unmapped(recipe.score)
+            scoring = score.map(candidates, examples, recipe.model_type, settings, common)
+            candidates, scores = keep_usable(recipe, candidates, outcomes(scoring))
+    planned = settle_candidates(recipe, planned, candidates)
+
+    with clock.step("weigh"):
+        weights = weigh(settings_of(recipe, candidates), scores, recipe.weigh, recipe.merge.method)
+        show_weights(recipe, scores, weights)
+
+    with clock.step("merge"):
+        output = merged_folder(open_cache(cache), planned)
+        merged = merge(base, candidates, weights, recipe.merge, general_model(recipe), str(output))
+
+    with clock.step("evaluate"), open_devices(recipe.score.devices):
+        stored = stored_evaluations(recipe, planned)
+        models = [merged.checkpoint, base, *planned.rivals, *candidates]
+        pairs = evaluation_pairs(recipe, planned, models, stored)
+        evaluations = [*stored, *evaluate.map(*pairs, unmapped(recipe.score), common).result()]
+        show_evaluations(recipe, evaluations)
+
+    with clock.step("gate"):
+        decision = gate(recipe.gate.rules, evaluations, [candidate.name for candidate in candidates])
+        show_gate(recipe, decision)
+
+    report = report_of(recipe, planned, scores, weights, merged, evaluations, decision, clock.seconds, flow_run.id)
+    with clock.step("publish"), removing(output.parent):
+        if dry_run or recipe.publish is None:
+            return end(result_of(report, "dry-run", "stopped before publishing"))
+        if not decision.passed:
+            record_rejected(report, recipe.publish)
+            return end(result_of(report, "rejected", "; ".join(decision.reasons)))
+        release = publish(report, recipe.publish, by=f"flow run {flow_run.name}")
+        show_card(recipe, release)
+    return end(result_of(report, "published", describe_release(release, recipe.publish.alias), release))

@@ -1,0 +1,185 @@
+"""What a run does between the steps: time them, leave out what may be left out, pair models with evaluations.
+
+Used by the flow and by the plain commands alike, so nothing here knows Prefect.
+"""
+
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tasks.cache import ResultCache
+from tasks.errors import RecipeError
+from tasks.plan.fingerprints import with_fingerprints
+from tasks.recipe import Recipe
+from tasks.records import (
+    Checkpoint,
+    Evaluation,
+    ExampleSet,
+    GateDecision,
+    MergedModel,
+    MergeWeights,
+    Plan,
+    RefreshReport,
+    Score,
+)
+from tasks.releases import open_registry
+from tasks.settings import CandidateSettings, EvaluationTask
+
+logger = logging.getLogger(__name__)
+
+Record = TypeVar("Record")
+
+
+class StepClock:
+    """Wall time of every step, in the order they ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step; one line in the log when it ends well."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        logger.info("%s: done in %.1f s", name, self.seconds[name])
+
+
+def check_destination(recipe: Recipe, dry_run: bool) -> None:
+    """Refuse at once a recipe that has nowhere to publish.
+
+    Raises:
+        RecipeError: there is no `publish` section, and this is no dry run.
+    """
+    if recipe.publish is None and not dry_run:
+        raise RecipeError("publish: the recipe names no place to release to; add publish.to, or run with --dry-run")
+
+
+def keep_usable(
+    recipe: Recipe, checkpoints: Sequence[Checkpoint], results: Sequence[Record | BaseException]
+) -> tuple[list[Checkpoint], list[Record]]:
+    """Drop the optional candidates that failed in a step.
+
+    Args:
+        recipe: Says which candidates are optional.
+        checkpoints: What the step ran on.
+        results: Of each checkpoint in the same order, its result or the error it failed with.
+
+    Returns:
+        The checkpoints that are left and their results.
+
+    Raises:
+        Exception: the first error of a candidate that is not optional.
+    """
+    optional = {candidate.name for candidate in recipe.candidates if candidate.optional}
+    kept: list[Checkpoint] = []
+    records: list[Record] = []
+    for checkpoint, result in zip(checkpoints, results, strict=True):
+        if not isinstance(result, BaseException):
+            kept.append(checkpoint)
+            records.append(result)
+        elif checkpoint.name in optional:
+            logger.warning("optional candidate %s is left out: %s", checkpoint.name, result)
+        else:
+            raise result
+    return kept, records
+
+
+def settle_candidates(recipe: Recipe, planned: Plan, usable: Sequence[Checkpoint]) -> Plan:
+    """The plan as it stands when candidates turned out unusable: other inputs make another model and fingerprint."""
+    if len(usable) == len(planned.candidates):
+        return planned
+    names = {checkpoint.name for checkpoint in usable}
+    lost = {
+        checkpoint.name: "failed while it was downloaded or scored"
+        for checkpoint in planned.candidates
+        if checkpoint.name not in names
+    }
+    changed = dataclasses.replace(planned, candidates=tuple(usable), left_out=planned.left_out | lost)
+    return with_fingerprints(recipe, changed)
+
+
+def settings_of(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[CandidateSettings]:
+    """The recipe's entries of the candidates that take part, in its order."""
+    names = {checkpoint.name for checkpoint in checkpoints}
+    return [candidate for candidate in recipe.candidates if candidate.name in names]
+
+
+def general_model(recipe: Recipe) -> str | None:
+    """Name of the candidate that skills are added to; None stands for the base model."""
+    general = recipe.candidate_with_role("general")
+    return general.name if general else None
+
+
+def merged_folder(cache: ResultCache, planned: Plan) -> Path:
+    """Where the merged model lies until it is released: equal inputs find each other's finished work."""
+    return cache.folder / "work" / planned.model_fingerprint[:16] / "merged"
+
+
+@contextmanager
+def removing(folder: Path) -> Iterator[None]:
+    """Remove a work folder when its model has found its end; an error leaves it for the next attempt."""
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:
+    """What the champion's release says of it, for the tasks whose data is still the same; so it is not run again."""
+    if recipe.publish is None or planned.champion_version is None:
+        return []
+    registry = open_registry(recipe.publish.to[0], recipe.name)
+    return [
+        dataclasses.replace(evaluation, model="champion", cached=True)
+        for evaluation in registry.evaluations(planned.champion_version)
+        if evaluation.model == "merged"
+        and evaluation.task in planned.evaluation_data
+        and evaluation.data_sha256 == planned.evaluation_data[evaluation.task].sha256
+    ]
+
+
+def evaluation_pairs(
+    recipe: Recipe, planned: Plan, models: Sequence[Checkpoint], stored: Sequence[Evaluation]
+) -> tuple[list[Checkpoint], list[EvaluationTask], list[ExampleSet]]:
+    """Every model with every task that is not stored, grouped by model so that a worker loads each once.
+
+    A base that is also a candidate has one name in the tables, the candidate's, and `base` beside it.
+    """
+    known = {(evaluation.model, evaluation.task) for evaluation in stored}
+    pairs = [
+        (model, task)
+        for model in _named_once(models)
+        for task in recipe.evaluate
+        if (model.name, task.name) not in known
+    ]
+    data: Mapping[str, ExampleSet] = planned.evaluation_data
+    return [model for model, _ in pairs], [task for _, task in pairs], [data[task.name] for _, task in pairs]
+
+
+def _named_once(models: Sequence[Checkpoint]) -> list[Checkpoint]:
+    by_name: dict[str, Checkpoint] = {}
+    for model in models:
+        by_name.setdefault(model.name, model)
+    return list(by_name.values())
+
+
+def report_of(
+    recipe: Recipe,
+    planned: Plan,
+    scores: Sequence[Score],
+    weights: MergeWeights,
+    merged: MergedModel,
+    evaluations: Sequence[Evaluation],
+    decision: GateDecision,
+    seconds: Mapping[str, float],
+    flow_run_id: str | None = None,
+) -> RefreshReport:
+    """All that the run found, as the publish step takes it."""
+    return RefreshReport(
+        recipe.model_dump(mode="json", by_alias=True), planned, tuple(scores), weights, merged, tuple(evaluations),
+        decision, dict(seconds), flow_run_id,
+    )  # fmt: skip

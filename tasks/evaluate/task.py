@@ -1,0 +1,27 @@
+"""The face of evaluating."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.cache import CacheSettings, open_cache
+from tasks.evaluate.model import evaluate_model
+from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure, progress_in_ui
+from tasks.records import Checkpoint, Evaluation, ExampleSet
+from tasks.settings import EvaluationTask, ScoreSettings
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate {checkpoint.name} on {evaluation.name}",
+    retries=RETRIES,
+    retry_delay_seconds=list(RETRY_DELAY_SECONDS),
+    retry_condition_fn=is_transient_failure,
+    cache_policy=NO_CACHE,
+    result_serializer="json",
+)
+def evaluate(
+    checkpoint: Checkpoint, evaluation: EvaluationTask, data: ExampleSet, settings: ScoreSettings, cache: CacheSettings
+) -> Evaluation:
+    """Evaluate one model on one task on a leased device; see `tasks.evaluate.model`."""
+    with progress_in_ui(f"evaluate {checkpoint.name} on {evaluation.name}") as report:
+        return evaluate_model(checkpoint, evaluation, data, settings, open_cache(cache), report)

@@ -1,0 +1,78 @@
+"""What all task faces share: when to retry, and how progress reaches the Prefect UI."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import Task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFutureList
+
+from tasks.errors import is_transient
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 2
+RETRY_DELAY_SECONDS = (1.0, 10.0)
+_ARTIFACT_SECONDS = 2.0
+_LOG_SECONDS = 10.0
+
+ReportProgress = Callable[[int, int], None]
+
+
+def is_transient_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Prefect's `retry_condition_fn`: retry what may pass, never what a user must mend."""
+    try:
+        state.result()
+    except Exception as error:
+        return is_transient(error)
+    return False
+
+
+def outcomes(futures: PrefectFutureList[Any]) -> list[Any]:
+    """Wait for mapped task runs; each one's result, or the error it ended with after its retries."""
+    return [future.result(raise_on_failure=False) for future in futures]
+
+
+@contextmanager
+def progress_in_ui(label: str) -> Iterator[ReportProgress]:
+    """A callback `(done, total)` that shows as a progress bar at the task run and, on long work, in the log.
+
+    The bar is made at the first report: a task that the cache answers makes none. It must be called in the
+    thread of the task run.
+    """
+    bar = _ProgressBar(label)
+    yield bar.report
+    bar.finish()
+
+
+class _ProgressBar:
+    """Throttled: a report costs nothing unless enough time has passed since the last one that was shown."""
+
+    def __init__(self, label: str):
+        self._label = label
+        self._artifact: Any = None
+        self._shown = self._logged = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        percent = 100.0 * done / total if total else 100.0
+        if now - self._shown >= _ARTIFACT_SECONDS:
+            self._shown = now
+            self._show(percent)
+        if now - self._logged >= _LOG_SECONDS:
+            self._logged = now
+            logger.info("%s: %.0f %%", self._label, percent)
+
+    def finish(self) -> None:
+        if self._artifact is not None:
+            self._show(100.0)
+
+    def _show(self, percent: float) -> None:
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, description=self._label)
+        else:
+            update_progress_artifact(self._artifact, progress=percent)

@@ -1,0 +1,16 @@
+"""The face of the gate."""
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.gate.decide import decide
+from tasks.records import Evaluation, GateDecision
+from tasks.settings import GateRule
+
+
+@task(name="gate", cache_policy=NO_CACHE, result_serializer="json")
+def gate(rules: Sequence[GateRule], evaluations: Sequence[Evaluation], candidates: Sequence[str]) -> GateDecision:
+    """Decide whether the merged model may replace the champion; see `tasks.gate.decide`."""
+    return decide(rules, evaluations, candidates)

@@ -1,0 +1,30 @@
+"""The face of publishing."""
+
+from datetime import UTC, datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure
+from tasks.publish.release import publish_release, record_rejection
+from tasks.records import RefreshReport, Release
+from tasks.settings import PublishSettings
+
+
+@task(
+    name="publish",
+    retries=RETRIES,
+    retry_delay_seconds=list(RETRY_DELAY_SECONDS),
+    retry_condition_fn=is_transient_failure,
+    cache_policy=NO_CACHE,
+    result_serializer="json",
+)
+def publish(report: RefreshReport, settings: PublishSettings, by: str) -> Release:
+    """Release the merged model whole, then move the alias; see `tasks.publish.release`."""
+    return publish_release(report, settings, now=datetime.now(UTC), by=by)
+
+
+@task(name="record rejection", cache_policy=NO_CACHE, result_serializer="json")
+def record_rejected(report: RefreshReport, settings: PublishSettings) -> None:
+    """Remember that the gate said no, so that the next night with equal inputs ends at once."""
+    record_rejection(report, settings, now=datetime.now(UTC))

@@ -1,0 +1,18 @@
+"""The face of weighing."""
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.records import MergeWeights, Score
+from tasks.settings import CandidateSettings, WeighSettings
+from tasks.weigh.weigh import weigh_candidates
+
+
+@task(name="weigh", cache_policy=NO_CACHE, result_serializer="json")
+def weigh(
+    candidates: Sequence[CandidateSettings], scores: Sequence[Score], settings: WeighSettings, method: str
+) -> MergeWeights:
+    """Turn losses, or what the recipe gives, into merge weights; see `tasks.weigh.weigh`."""
+    return weigh_candidates(candidates, scores, settings, method)
