@@ -8,11 +8,11 @@ they run, so that `cocktail merge` starts as fast as torch does and `--help` fas
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from flows.console import Console, fail_clearly, quiet_prefect
+from flows.console import Console, fail_clearly, hand_logs_to_prefect
 
 EXIT_REJECTED = 3
 
@@ -199,11 +199,12 @@ def _run_refresh(
     from flows.tables import refresh_summary
     from tasks.settings import CacheSettings
 
-    quiet_prefect()
+    hand_logs_to_prefect()
     from flows.refresh import refresh as refresh_flow
 
     cache = CacheSettings(folder=str(cache_folder) if cache_folder else None, max_size=cache_size)
-    result = refresh_flow(recipe, force=force, dry_run=dry_run, cache=cache)
+    # Called as a function, a flow returns the data of its final state.
+    result = cast(dict[str, Any], refresh_flow(recipe, force=force, dry_run=dry_run, cache=cache))
     console.result(result, *refresh_summary(result))
     sys.exit(EXIT_REJECTED if result["status"] == "rejected" else 0)
 

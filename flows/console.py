@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from tasks.settings import CacheSettings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_LOGGERS = ("tasks", "flows")
 _PREFECT_DEFAULTS = {
     # Ours show in the UI beside Prefect's own lines.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
@@ -42,7 +43,7 @@ class Console:
         """Log lines of this project to stderr."""
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)-7s | %(message)s", "%H:%M:%S"))
-        for name in ("tasks", "flows"):
+        for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(logging.DEBUG if verbose else logging.INFO)
             logger.addHandler(handler)
@@ -52,17 +53,18 @@ class Console:
         """The cache that the options name."""
         return open_cache(CacheSettings(folder=str(folder) if folder else None, max_size=max_size))
 
-    def result(self, data: Any, *tables: RenderableType) -> None:
-        """Print the result: the JSON of `data`, or the tables for people."""
+    def result(self, data: Any, *parts: RenderableType) -> None:
+        """Print the result: the JSON of `data`, or the tables and sentences for people."""
         if self._as_json:
             click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
             return
         console = RichConsole()
-        for table in tables:
-            console.print(table)
+        for part in parts:
+            # Sentences and paths are not broken: they are copied, and searched for.
+            console.print(part, soft_wrap=isinstance(part, str), highlight=not isinstance(part, str))
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    def progress(self) -> Generator[Callable[[str], Callable[[int, int], None]]]:
         """Progress bars on stderr, one per piece of work; none where stderr is no terminal."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with Progress(*columns, console=RichConsole(stderr=True), disable=not sys.stderr.isatty()) as bars:
@@ -74,11 +76,14 @@ class Console:
             yield start
 
 
-def quiet_prefect() -> None:
-    """Set, where the user did not, what Prefect reads from the environment; before Prefect is imported.
+def hand_logs_to_prefect() -> None:
+    """Let Prefect show our log lines, at the terminal and in its UI; to be called before Prefect is imported.
 
-    An error of ours is a sentence for the user: its traceback in the log would bury it.
+    What Prefect reads from the environment is set where the user did not. An error of ours is a sentence for the
+    user: its traceback in the log would bury it.
     """
+    for name in _LOGGERS:
+        logging.getLogger(name).handlers.clear()
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -93,7 +98,7 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def fail_clearly() -> Iterator[None]:
+def fail_clearly() -> Generator[None]:
     """Turn the project's errors into a message on stderr and an exit code; anything else keeps its traceback."""
     try:
         yield

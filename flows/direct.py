@@ -5,7 +5,7 @@ tasks. What one command does not need is not imported: merging with given weight
 scikit-learn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -14,11 +14,15 @@ from flows.run import evaluation_pairs, general_model, keep_usable, settings_of,
 from tasks.cache import ResultCache
 from tasks.devices import open_devices
 from tasks.download.candidate import download_checkpoint
+from tasks.errors import CocktailError, PreflightError, RecipeError
 from tasks.merge.merge import merge_checkpoints
+from tasks.plan.data import read_data
 from tasks.plan.plan import plan_refresh
+from tasks.plan.resolve import resolve_checkpoint
 from tasks.recipe import Recipe
-from tasks.records import Checkpoint, Evaluation, MergedModel, MergeWeights, Plan, Score
-from tasks.settings import parse_size
+from tasks.records import Checkpoint, Evaluation, ExampleSet, MergedModel, MergeWeights, Plan, Score
+from tasks.references import make_absolute
+from tasks.settings import WeighSettings, parse_size
 from tasks.weigh.weigh import weigh_candidates
 
 Item = TypeVar("Item")
@@ -34,8 +38,8 @@ def silent(label: str) -> Report:
 
 
 def prepare(recipe: Recipe, cache: ResultCache) -> tuple[Plan, list[Checkpoint]]:
-    """Plan, and bring every candidate to this machine."""
-    planned = plan_refresh(recipe, cache)
+    """Plan, and bring every candidate to this machine. Where the recipe would publish does not matter here."""
+    planned = plan_refresh(recipe.model_copy(update={"publish": None}), cache)
     results = run_all(lambda candidate: download_checkpoint(candidate, cache), planned.candidates)
     candidates, _ = keep_usable(recipe, planned.candidates, results)
     return settle_candidates(recipe, planned, candidates), candidates
@@ -79,12 +83,16 @@ def merge_candidates(
 
 
 def evaluate_models(
-    recipe: Recipe, planned: Plan, models: Sequence[Checkpoint], cache: ResultCache, progress: Progress = silent
+    recipe: Recipe,
+    data: Mapping[str, ExampleSet],
+    models: Sequence[Checkpoint],
+    cache: ResultCache,
+    progress: Progress = silent,
 ) -> list[Evaluation]:
     """The recipe's evaluation tasks on any models, in parallel over the devices."""
     from tasks.evaluate.model import evaluate_model
 
-    pairs = list(zip(*evaluation_pairs(recipe, planned, models, []), strict=True))
+    pairs = list(zip(*evaluation_pairs(recipe, data, models, []), strict=True))
     with open_devices(recipe.score.devices):
         results = run_all(
             lambda pair: evaluate_model(
@@ -93,6 +101,29 @@ def evaluate_models(
             pairs,
         )
     return _all_good(results)
+
+
+def resolve_models(
+    recipe: Recipe, references: Sequence[str], cache: ResultCache
+) -> tuple[list[Checkpoint], dict[str, ExampleSet]]:
+    """Any models, named by their references, and the recipe's evaluation data.
+
+    Raises:
+        PreflightError: a model or data cannot be read; all of them are listed.
+        RecipeError: the recipe has no evaluation tasks.
+    """
+    if not recipe.evaluate:
+        raise RecipeError("evaluate: the recipe names no evaluation tasks, so there is nothing to measure")
+    data = read_data(recipe.model_copy(update={"examples": None, "weigh": WeighSettings(strategy="uniform")}), cache)
+    problems, models = list(data.findings.problems), []
+    for reference in dict.fromkeys(references):
+        try:
+            models.append(resolve_checkpoint(reference, make_absolute(reference, Path.cwd()), None, cache))
+        except (CocktailError, ValueError) as error:
+            problems.append(str(error))
+    if problems:
+        raise PreflightError(problems)
+    return models, data.evaluation
 
 
 def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | BaseException]:

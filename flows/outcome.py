@@ -11,6 +11,7 @@ from typing import Any, Literal
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.promotion import is_settled
 from tasks.recipe import Recipe
 from tasks.records import Plan, RefreshReport, Release, to_json
 from tasks.releases import Registry, open_registry
@@ -50,7 +51,7 @@ def find_past_decision(recipe: Recipe, planned: Plan) -> RefreshResult | None:
     if version is not None and version == planned.champion_version:
         return _unchanged(registry, version, f"{version} is live and was made of the same inputs")
     decision = registry.find_decision(planned.decision_fingerprint)
-    if decision is None:
+    if decision is None or not is_settled(registry, decision, recipe.publish):
         return None
     reasons = "; ".join(decision.gate.reasons)
     message = f"the same inputs were decided before: {decision.status} at {decision.created_at}: {reasons}"

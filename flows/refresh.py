@@ -87,7 +87,7 @@ def refresh(
     with clock.step("evaluate"), open_devices(recipe.score.devices):
         stored = stored_evaluations(recipe, planned)
         models = [merged.checkpoint, base, *planned.rivals, *candidates]
-        pairs = evaluation_pairs(recipe, planned, models, stored)
+        pairs = evaluation_pairs(recipe, planned.evaluation_data, models, stored)
         evaluations = [*stored, *evaluate.map(*pairs, unmapped(recipe.score), common).result()]
         show_evaluations(recipe, evaluations)
 

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -42,7 +42,7 @@ class StepClock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str) -> Generator[None]:
         """Time one step; one line in the log when it ends well."""
         start = time.perf_counter()
         yield
@@ -122,7 +122,7 @@ def merged_folder(cache: ResultCache, planned: Plan) -> Path:
 
 
 @contextmanager
-def removing(folder: Path) -> Iterator[None]:
+def removing(folder: Path) -> Generator[None]:
     """Remove a work folder when its model has found its end; an error leaves it for the next attempt."""
     yield
     shutil.rmtree(folder, ignore_errors=True)
@@ -143,7 +143,7 @@ def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:
 
 
 def evaluation_pairs(
-    recipe: Recipe, planned: Plan, models: Sequence[Checkpoint], stored: Sequence[Evaluation]
+    recipe: Recipe, data: Mapping[str, ExampleSet], models: Sequence[Checkpoint], stored: Sequence[Evaluation]
 ) -> tuple[list[Checkpoint], list[EvaluationTask], list[ExampleSet]]:
     """Every model with every task that is not stored, grouped by model so that a worker loads each once.
 
@@ -156,7 +156,6 @@ def evaluation_pairs(
         for task in recipe.evaluate
         if (model.name, task.name) not in known
     ]
-    data: Mapping[str, ExampleSet] = planned.evaluation_data
     return [model for model, _ in pairs], [task for _, task in pairs], [data[task.name] for _, task in pairs]
 
 

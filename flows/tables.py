@@ -114,3 +114,34 @@ def _evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         values = [row[name] for name in present] + [row["candidates"].get(name) for name in others]
         table.add_row(row["task"], row["metric"], *("-" if value is None else f"{value:.3f}" for value in values))
     return table
+
+
+def releases_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """One row per version, the oldest first."""
+    table = Table(title="Releases", title_justify="left")
+    for column in ("version", "released", "state", "weights", "evaluation"):
+        table.add_column(column)
+    for row in rows:
+        state = [*row["aliases"], *(["blocked"] if row["blocked"] else [])]
+        numbers = (row["weights"], row["evaluation"])
+        shown = (", ".join(f"{name} {value:.3f}" for name, value in values.items()) for values in numbers)
+        table.add_row(row["version"], row["created_at"], ", ".join(state), *shown)
+    return table
+
+
+def explanation_lines(explanation: Mapping[str, Any]) -> list[RenderableType]:
+    """Decisions with their reasons, then what was done to each alias."""
+    lines: list[RenderableType] = [f"[bold]{explanation['name']} {explanation.get('version', '')}[/bold]"]
+    if explanation.get("evaluation"):
+        lines.append(_evaluation_table(explanation["evaluation"]))
+    for decision in explanation["decisions"]:
+        lines.append(f"{decision['created_at']} {decision['status']} {decision['version'] or ''}".rstrip())
+        lines += [f"  {reason}" for reason in decision["reasons"]]
+    for row in explanation["aliases"]:
+        lines.append(f"alias {row['alias']} points at {row['version']}")
+        lines += [
+            f"  {event['at']} {event['action']} {event['version']} by {event['by']}: {event['reason']}"
+            for event in row["history"]
+        ]
+        lines += [f"  blocked: {block['version']}: {block['reason']}" for block in row["blocked"]]
+    return lines

@@ -34,7 +34,10 @@ _MAX_HEADER_BYTES = 100_000_000
 # Written by releases and by people about a model; they are no part of what it computes.
 _NOTES = frozenset({"README.md", "report.html", "recipe.lock.yaml", "manifest.json", "LICENSE", "NOTICE"})
 _NOTE_FOLDERS = frozenset({"evaluation"})
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf")
+# Weights in forms that we neither read nor merge. A copy of them beside merged safetensors would be another model.
+_OTHER_WEIGHTS = (
+    ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot", ".tflite", ".npz",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,13 @@ class TensorView:
     file: Path
     start: int
     """Offset of the first byte in `file`."""
+    component: str = ""
+    """Folder of the component inside the checkpoint; empty for the root."""
+
+    @property
+    def name_in_file(self) -> str:
+        """The tensor's name without its component."""
+        return self.name.removeprefix(f"{self.component}/") if self.component else self.name
 
     @property
     def n_elements(self) -> int:
@@ -66,7 +76,12 @@ def is_model_file(path: str) -> bool:
     parts = path.split("/")
     if any(part.startswith(".") for part in parts) or parts[0] in _NOTE_FOLDERS:
         return False
-    return parts[-1] not in _NOTES and not parts[-1].endswith(_PICKLES)
+    return parts[-1] not in _NOTES and not parts[-1].endswith(_OTHER_WEIGHTS)
+
+
+def is_weight_file(path: str) -> bool:
+    """Whether a model file holds tensors or says which file holds them."""
+    return path.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def list_model_files(folder: Path) -> list[str]:
@@ -88,19 +103,20 @@ def weight_files(folder: Path) -> dict[str, list[Path]]:
     """Component (`""` for the root) to its safetensors files, in the order of their names.
 
     Raises:
-        CheckpointError: a component has no safetensors, or its index names a file that is missing.
+        CheckpointError: a component's weights are not in safetensors, or its index is damaged.
     """
-    root = _component_files(folder)
-    if not root:
-        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
-        found = f"found only {', '.join(pickles)}, which can run code when read" if pickles else "found none"
-        raise CheckpointError(
-            f"{folder}: expected {SINGLE_FILE} or {INDEX_FILE}, {found}; save the model again with "
-            "save_pretrained(folder, safe_serialization=True)"
-        )
-    components = {"": root}
-    for name in _module_folders(folder):
-        if files := _component_files(folder / name):
+    components: dict[str, list[Path]] = {}
+    for name in ["", *_module_folders(folder)]:
+        files = _component_files(folder / name)
+        unreadable = [] if files else _weights_of_other_forms(folder / name, deep=name != "")
+        if unreadable or not (files or name):
+            found = f"found only {', '.join(unreadable)}" if unreadable else "found none"
+            raise CheckpointError(
+                f"{folder / name}: expected {SINGLE_FILE} or {INDEX_FILE}, {found}; only safetensors in this place "
+                "are read (a pickle can run code), so save the model again with "
+                "save_pretrained(folder, safe_serialization=True)"
+            )
+        if files:
             components[name] = files
     return components
 
@@ -135,13 +151,13 @@ def read_header(file: Path, component: str = "") -> Iterator[TensorView]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        dtype, shape, start, stop = _parse_entry(file, name, entry)
         if dtype not in DTYPE_BYTES:
             raise CheckpointError(
                 f"{file}: tensor {name!r} has dtype {dtype}, which holds quantised or unknown numbers that cannot be "
                 "averaged; use the checkpoint in bfloat16, float16 or float32"
             )
-        view = TensorView(prefix + name, dtype, shape, file, data_start + start)
+        view = TensorView(prefix + name, dtype, shape, file, data_start + start, component)
         if stop - start != view.n_bytes or data_start + stop > file_size:
             raise CheckpointError(
                 f"{file}: tensor {name!r} should fill {view.n_bytes} bytes up to {data_start + stop}, but the file "
@@ -200,25 +216,60 @@ def _parse_header(file: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(stream.read(length))
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: the shard is missing, though the index names it") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: the safetensors header cannot be read: {error}") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: the safetensors header is no JSON object but {type(header).__name__}")
     return header, 8 + length
 
 
+def _parse_entry(file: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """A header entry's dtype, shape, and offsets of its bytes after the header."""
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        numbers = (*shape, start, stop)
+        if isinstance(dtype, str) and all(isinstance(number, int) and number >= 0 for number in numbers):
+            return dtype, shape, start, stop
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise CheckpointError(f"{file}: the safetensors header says of tensor {name!r} what cannot be: {entry!r}")
+
+
 def _component_files(folder: Path) -> list[Path]:
-    if (folder / INDEX_FILE).is_file():
-        weight_map = read_json_object(folder / INDEX_FILE).get("weight_map", {})
-        return [folder / name for name in sorted(set(weight_map.values()))]
-    single = folder / SINGLE_FILE
-    return [single] if single.is_file() else []
+    # Both are there when a folder was saved into twice; transformers, too, then loads the single file.
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return []
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(_is_plain_name(name) for name in weight_map.values()):
+        raise CheckpointError(f"{index}: expected weight_map to say for every tensor which file beside it has it")
+    return [folder / name for name in sorted(set(weight_map.values()))]
+
+
+def _is_plain_name(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+
+
+def _weights_of_other_forms(folder: Path, deep: bool) -> list[str]:
+    """Weights in `folder` (and the folders in it) that cannot be read, by path inside it."""
+    endings = (*_OTHER_WEIGHTS, ".safetensors")
+    files = folder.rglob("*") if deep else folder.glob("*")
+    return sorted(file.relative_to(folder).as_posix() for file in files if file.name.endswith(endings))
 
 
 def _module_folders(folder: Path) -> list[str]:
     """Folders of a sentence-transformers model's modules, the root left out."""
-    if not (folder / MODULES_FILE).is_file():
+    file = folder / MODULES_FILE
+    if not file.is_file():
         return []
     try:
-        modules = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
-        return [str(module["path"]) for module in modules if module["path"]]
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        paths = [str(module["path"]) for module in modules if module["path"]]
     except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MODULES_FILE}: this is no list of modules with a path: {error!r}") from error
+        raise CheckpointError(f"{file}: this is no list of modules with a path: {error!r}") from error
+    # Output is written under the same paths, so they must stay inside the folder.
+    if outside := [path for path in paths if path.startswith("/") or ".." in path.split("/")]:
+        raise CheckpointError(f"{file}: a module must lie inside the model's folder; found {', '.join(outside)}")
+    return list(dict.fromkeys(path.rstrip("/") for path in paths))

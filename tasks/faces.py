@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +38,7 @@ def outcomes(futures: PrefectFutureList[Any]) -> list[Any]:
 
 
 @contextmanager
-def progress_in_ui(label: str) -> Iterator[ReportProgress]:
+def progress_in_ui(label: str) -> Generator[ReportProgress]:
     """A callback `(done, total)` that shows as a progress bar at the task run and, on long work, in the log.
 
     The bar is made at the first report: a task that the cache answers makes none. It must be called in the

@@ -203,6 +203,10 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict[str, str])
     """Optional candidates that cannot take part, with the reason."""
     warnings: tuple[str, ...] = ()
+    distances: dict[str, float] = field(default_factory=dict[str, float])
+    """Candidate to its distance from the base (`tasks.plan.ancestry`): 0 for the base itself, 1.41 for a stranger."""
+    memory_bytes: int = 0
+    """Weights of the largest model in the precision of scoring, per worker; activations come on top."""
     schema_version: int = SCHEMA_VERSION
 
     @property

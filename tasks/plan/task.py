@@ -1,7 +1,5 @@
 """The face of planning."""
 
-from pathlib import Path
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 

@@ -1,0 +1,77 @@
+"""What a registry can tell: its versions, and why each is live, waits or was rejected."""
+
+from typing import Any
+
+from tasks.records import to_json
+from tasks.release_files import Decision
+from tasks.releases import Registry
+
+
+def list_releases(registry: Registry) -> list[dict[str, Any]]:
+    """One row per version, the oldest first: aliases that point at it, whether it is blocked, what it is made of."""
+    states = registry.alias_states()
+    blocked = {block.version for block in registry.blocks()}
+    rows: list[dict[str, Any]] = []
+    for version in registry.versions():
+        manifest = registry.read_manifest(version)
+        rows.append(
+            {
+                "version": version,
+                "sequence": manifest["sequence"],
+                "created_at": manifest["created_at"],
+                "aliases": [alias for alias, state in states.items() if state.version == version],
+                "blocked": version in blocked,
+                "weights": {model["name"]: model["weight"] for model in manifest["models"]},
+                "evaluation": {row["task"]: row["merged"] for row in manifest["evaluation"]},
+            }
+        )
+    return rows
+
+
+def explain_release(registry: Registry, revision: str | None) -> dict[str, Any]:
+    """Why a version is live, waits or was rejected; for a whole name, what every night decided.
+
+    Args:
+        registry: The releases of one name.
+        revision: A version or an alias; None tells of all nights, also those that were rejected.
+
+    Raises:
+        NotFoundError: there is no such version or alias.
+    """
+    decisions = [_decision_row(decision) for decision in registry.decisions()]
+    if revision is None:
+        return {"name": registry.name, "decisions": decisions, "aliases": _alias_rows(registry, None)}
+    version = registry.resolve(revision)
+    manifest = registry.read_manifest(version)
+    return {
+        "name": registry.name,
+        "version": version,
+        "created_at": manifest["created_at"],
+        "gate": manifest["gate"],
+        "evaluation": manifest["evaluation"],
+        "models": manifest["models"],
+        "decisions": [row for row in decisions if row["version"] == version],
+        "aliases": _alias_rows(registry, version),
+    }
+
+
+def _decision_row(decision: Decision) -> dict[str, Any]:
+    return {
+        "created_at": decision.created_at,
+        "status": decision.status,
+        "version": decision.version,
+        "reasons": list(decision.gate.reasons),
+    }
+
+
+def _alias_rows(registry: Registry, version: str | None) -> list[dict[str, Any]]:
+    """What was done to every alias, oldest first; with a version, only what concerns it."""
+    return [
+        {
+            "alias": alias,
+            "version": state.version,
+            "history": [to_json(event) for event in state.history if version in (None, event.version)],
+            "blocked": [to_json(block) for block in state.blocked if version in (None, block.version)],
+        }
+        for alias, state in registry.alias_states().items()
+    ]

@@ -1,0 +1,49 @@
+"""Task arithmetic: what training changed, scaled and added to another model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
+
+
+def add_task_vectors(
+    general: Tensor,
+    base: Tensor,
+    skills: Sequence[Tensor],
+    omegas: Sequence[float],
+    scale: float = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    """general + scale * sum of omega_k * (skill_k - base), in float32, or in float64 if any tensor is.
+
+    A difference is taken before it is scaled: of two close bfloat16 numbers it is exact in float32, while
+    the sum of scaled terms would round it away.
+
+    Args:
+        general: The model that skills are added to. Merge to Learn: the one trained on general data.
+        base: The model that all were trained from; `general` itself in task arithmetic proper.
+        skills: Models trained on one skill each.
+        omegas: How much of each skill's task vector is added, one per skill.
+        scale: Factor of the whole sum, lambda in the literature.
+        out: Where the result is put, in the dtype of the sum; it shares no memory with the others.
+
+    Returns:
+        The result, in the precision of the sum: the caller casts once, at the end.
+
+    Raises:
+        ValueError: shapes differ, or there are not as many omegas as skills.
+
+    Source: task arithmetic, https://arxiv.org/abs/2212.04089; Merge to Learn, https://arxiv.org/abs/2410.12937
+    """
+    if len(skills) != len(omegas):
+        raise ValueError(f"expected one omega per skill, found {len(omegas)} for {len(skills)} skills")
+    tensors = [general, base, *skills]
+    check_equal_shapes(tensors)
+    dtype = accumulation_dtype(tensors)
+    reference = base.to(dtype)
+    total = torch.zeros_like(reference)
+    for skill, omega in zip(skills, omegas, strict=True):
+        total.add_(torch.sub(skill, reference), alpha=omega)
+    return torch.add(general, total, alpha=scale, out=out)

@@ -1,0 +1,44 @@
+"""All gate rules together: may the merged model replace the champion?"""
+
+import logging
+from collections.abc import Sequence
+
+from tasks.gate.rules import MERGED, Verdict, describe_non_finite, judge_rule
+from tasks.records import Evaluation, GateDecision
+from tasks.settings import GateRule
+
+logger = logging.getLogger(__name__)
+
+
+def decide(rules: Sequence[GateRule], evaluations: Sequence[Evaluation], candidates: Sequence[str]) -> GateDecision:
+    """Pass the merged model if every rule holds and everything measured of it is finite.
+
+    Args:
+        rules: Of the recipe, in its order.
+        evaluations: Of the models `merged`, `champion` (none before the first release), `base`, the candidates by
+            name, and of the releases that rules name, under exactly the rule's `against`.
+        candidates: Names of those that were merged. One that was left out is not among them, so it is not asked for.
+
+    Returns:
+        The decision with one sentence per rule, those that failed first, otherwise in the order of the rules.
+
+    Raises:
+        InputError: an evaluation that a rule needs is missing or of other data; "not measured" is no "no".
+    """
+    by_key = {(evaluation.task, evaluation.model): evaluation for evaluation in evaluations}
+    verdicts = [judge_rule(rule, by_key, candidates) for rule in rules]
+    judged = {rule.task for rule in rules}
+    # A model that computes NaN on any task is broken, whatever the rules ask.
+    for evaluation in evaluations:
+        if evaluation.model == MERGED and evaluation.task not in judged and (broken := describe_non_finite(evaluation)):
+            verdicts.append(Verdict(False, broken))
+    verdicts = verdicts or [Verdict(True, "the recipe has no gate rules: nothing was asked of the merged model")]
+    decision = GateDecision(
+        passed=all(verdict.passed for verdict in verdicts),
+        # sorted() is stable: False (failed) comes before True, and the rules keep their order within each.
+        reasons=tuple(verdict.sentence for verdict in sorted(verdicts, key=lambda verdict: verdict.passed)),
+    )
+    logger.info("gate: %s", "passed" if decision.passed else "rejected")
+    for reason in decision.reasons:
+        logger.info("gate: %s", reason)
+    return decision

@@ -1,0 +1,113 @@
+"""Ranges of bytes of files: read whole, written whole, preallocated, hashed in order."""
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.errors import CheckpointError
+from tasks.records import FileDigest
+
+# What file systems answer that cannot reserve space ahead.
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def open_descriptor(path: Path, flags: int) -> Generator[int]:
+    """A file descriptor, closed at the end of the block."""
+    # Python's default mode would make new files executable.
+    descriptor = os.open(path, flags, mode=0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_range(descriptor: int, start: int, buffer: memoryview, file: Path) -> None:
+    """Fill `buffer` with the bytes of `file` from `start`.
+
+    Raises:
+        CheckpointError: the file ends too early.
+    """
+    filled = 0
+    while filled < len(buffer):
+        n_bytes = os.preadv(descriptor, [buffer[filled:]], start + filled)
+        if n_bytes == 0:
+            raise CheckpointError(
+                f"{file}: it ends at byte {start + filled}, expected {len(buffer) - filled} more; "
+                "it was changed while it was read"
+            )
+        filled += n_bytes
+
+
+def write_range(descriptor: int, start: int, buffer: memoryview) -> None:
+    """Write all of `buffer` at `start`."""
+    written = 0
+    while written < len(buffer):
+        written += os.pwrite(descriptor, buffer[written:], start + written)
+
+
+def preallocate(path: Path, size: int) -> None:
+    """Create a file of `size` bytes, its space reserved where the file system can do that."""
+    with open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor:
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+            os.ftruncate(descriptor, size)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder to the disk itself."""
+    with open_descriptor(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
+
+
+class OrderedHash:
+    """sha256 of a file whose ranges are written in any order, by any thread.
+
+    A range is hashed as soon as all bytes before it are, mostly still in the page cache, by the thread that
+    wrote the missing one. One thread hashes; the others go on writing.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._sha256 = hashlib.sha256()
+        self._position = 0
+        self._waiting: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._busy = False
+
+    def add(self, start: int, stop: int) -> None:
+        """Tell that the bytes from `start` to `stop` (more than none) have been written."""
+        with self._lock:
+            self._waiting[start] = stop
+            if self._busy:
+                return
+            self._busy = True
+        buffer = memoryview(bytearray(_HASH_CHUNK_BYTES))
+        while (end := self._next_end()) is not None:
+            self._hash_up_to(end, buffer)
+
+    def digest(self) -> FileDigest:
+        """Of the bytes up to the first that is missing."""
+        return FileDigest(self._sha256.hexdigest(), self._position)
+
+    def _next_end(self) -> int | None:
+        with self._lock:
+            end = self._waiting.pop(self._position, None)
+            self._busy = end is not None
+            return end
+
+    def _hash_up_to(self, end: int, buffer: memoryview) -> None:
+        with open_descriptor(self._path, os.O_RDONLY) as descriptor:
+            while self._position < end:
+                chunk = buffer[: min(len(buffer), end - self._position)]
+                read_range(descriptor, self._position, chunk, self._path)
+                self._sha256.update(chunk)
+                self._position += len(chunk)

@@ -1,0 +1,147 @@
+"""Example and evaluation data of a recipe: read, pinned by content, and kept apart from each other."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tasks.answers import tokenise_answers
+from tasks.beir import beir_digest, read_beir
+from tasks.cache import ResultCache
+from tasks.errors import CocktailError, ExampleDataError
+from tasks.examples import RowKind, check_rows, digest_rows, read_rows, row_text
+from tasks.plan.findings import Findings, list_some
+from tasks.plan.resolve import resolve_path
+from tasks.recipe import Recipe
+from tasks.records import ExampleSet
+from tasks.settings import EvaluationTask
+
+Rows = Sequence[Mapping[str, Any]]
+
+_EXAMPLES = "examples"
+
+
+@dataclass(slots=True)
+class RecipeData:
+    """What was read, and what is wrong with it."""
+
+    examples: ExampleSet | None = None
+    """None where the strategy needs none, and where they cannot be read."""
+    evaluation: dict[str, ExampleSet] = field(default_factory=dict[str, ExampleSet])
+    answers: dict[str, Rows] = field(default_factory=dict[str, Rows])
+    """Rows with answers to predict, by where they stand (as messages call it)."""
+    findings: Findings = field(default_factory=Findings)
+
+
+def read_data(recipe: Recipe, cache: ResultCache) -> RecipeData:
+    """Read all data of a recipe. Rows that stand in the recipe itself become a file in the cache."""
+    data = RecipeData()
+    example_texts: list[str] = []
+    if recipe.needs_examples:
+        try:
+            data.examples, rows = _read_examples(recipe, cache)
+            _check_pin(data.examples, recipe.examples_sha256)
+            example_texts = [row_text(row) for row in rows]
+            if recipe.model_type == "decoder":
+                data.answers[_EXAMPLES] = rows
+        except CocktailError as error:
+            data.findings.problems.append(f"{_EXAMPLES}: {error}")
+    for task in recipe.evaluate:
+        where = f"evaluation task {task.name!r}"
+        try:
+            texts = _read_evaluation(task, where, data)
+            _check_pin(data.evaluation[task.name], task.sha256)
+        except CocktailError as error:
+            data.findings.problems.append(f"{where}: {error}")
+        else:
+            data.findings.problems += overlap_problems(example_texts, texts, where)
+    return data
+
+
+def overlap_problems(example_texts: Sequence[str], evaluation_texts: Sequence[str], where: str) -> list[str]:
+    """Say which example rows are evaluation rows, too: what chose the weights must not judge the merge."""
+    held_out = set(evaluation_texts)
+    numbers = [str(number) for number, text in enumerate(example_texts, start=1) if text in held_out]
+    if not numbers:
+        return []
+    return [
+        f"{_EXAMPLES}: {len(numbers)} of {len(example_texts)} rows are also in {where} (example rows "
+        f"{list_some(numbers)}); what chooses the weights must not judge the merge: take them out of one of the two"
+    ]
+
+
+def length_problems(rows: Rows, where: str, tokenizer: Tokenizer, limit: int) -> list[str]:
+    """Say which answers cannot be predicted whole, by the very rule that scoring follows.
+
+    Args:
+        rows: With `input` and `output`.
+        where: How messages call the data.
+        tokenizer: The base's; its truncation and padding are switched off.
+        limit: Most tokens of a prompt with its answer.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    prompts, answers = [str(row["input"]) for row in rows], [str(row["output"]) for row in rows]
+    try:
+        tokenise_answers(_as_transformers(tokenizer), prompts, answers, limit)
+    except ExampleDataError as error:
+        return [f"{where}: {error}"]
+    return []
+
+
+def _as_transformers(tokenizer: Tokenizer) -> Callable[..., dict[str, list[Any]]]:
+    """What `tokenise_answers` asks of a tokenizer of transformers, which would take seconds to import."""
+
+    def encode(texts: Sequence[str], **_: Any) -> dict[str, list[Any]]:
+        encodings = tokenizer.encode_batch(list(texts))
+        return {
+            "input_ids": [encoding.ids for encoding in encodings],
+            "offset_mapping": [encoding.offsets for encoding in encodings],
+            "special_tokens_mask": [encoding.special_tokens_mask for encoding in encodings],
+        }
+
+    return encode
+
+
+def load_tokenizer(path: Path) -> Tokenizer | None:
+    """The tokenizer in a tokenizer.json; None if the library cannot read it."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception:  # The library raises bare Exception, for a missing file and for unknown content alike.
+        return None
+
+
+def _read_examples(recipe: Recipe, cache: ResultCache) -> tuple[ExampleSet, Rows]:
+    kind: RowKind = recipe.model_type
+    if isinstance(recipe.examples, str):
+        path = resolve_path(recipe.examples)
+        rows = read_rows(path, kind)
+    else:
+        rows = check_rows(recipe.examples or [], kind, "the recipe's examples")
+        lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+        path = cache.put_blob(lines.encode(), ".jsonl")
+    return ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows)), rows
+
+
+def _read_evaluation(task: EvaluationTask, where: str, data: RecipeData) -> list[str]:
+    """Note a task's data; the normalised texts of its inputs or queries."""
+    path = resolve_path(task.data)
+    if task.kind == "retrieval":
+        sha256, n = beir_digest(path)
+        data.evaluation[task.name] = ExampleSet(path.resolve().as_uri(), sha256, n)
+        return [row_text({"query": text}) for text in read_beir(path).queries.values()]
+    rows = read_rows(path, task.kind)
+    data.evaluation[task.name] = ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows))
+    data.answers[where] = rows
+    return [row_text(row) for row in rows]
+
+
+def _check_pin(found: ExampleSet, pinned: str | None) -> None:
+    if pinned is not None and pinned.removeprefix("sha256:") != found.sha256:
+        raise ExampleDataError(
+            f"the recipe pins content {pinned}, found {found.sha256} in {found.uri}; the data was changed since: "
+            "restore it, or remove the pin"
+        )

@@ -1,0 +1,92 @@
+"""Fingerprints: was this very model made before, and was this very question answered?
+
+What does not change the merged bytes is left out: devices, batches, time limits, paths, names. So a recipe and its
+lock file, or the same recipe on another machine, have one fingerprint.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tasks.cache import canonical_json
+from tasks.recipe import Recipe
+from tasks.records import Plan
+from tasks.settings import CandidateSettings, EvaluationTask, GateRule, parse_size
+
+ENGINE_VERSION = 1
+"""Raised by hand when equal inputs begin to give other bytes."""
+
+
+def with_fingerprints(recipe: Recipe, plan: Plan) -> Plan:
+    """The plan with both fingerprints as its inputs now are; candidates that were left out are not among them."""
+    return replace(
+        plan,
+        model_fingerprint=model_fingerprint(recipe, plan),
+        decision_fingerprint=decision_fingerprint(recipe, plan),
+    )
+
+
+def model_fingerprint(recipe: Recipe, plan: Plan) -> str:
+    """64 hex digits over everything that decides the bytes of the merged model."""
+    settings = {candidate.name: candidate for candidate in recipe.candidates}
+    inputs = {
+        "engine": ENGINE_VERSION,
+        "model_type": recipe.model_type,
+        "base": plan.base.digest,
+        # A list: sums are made in this order, and floating sums depend on it.
+        "candidates": [{"digest": model.digest, **_share(recipe, settings[model.name])} for model in plan.candidates],
+        "merge": recipe.merge.model_dump(mode="json", by_alias=True)
+        | {"max_shard_size": parse_size(recipe.merge.max_shard_size)},
+        "weigh": _weighing(recipe, plan),
+    }
+    return _digest(inputs)
+
+
+def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
+    """64 hex digits over everything that decides whether the merged model goes live."""
+    inputs = {
+        "model": model_fingerprint(recipe, plan),
+        "score": _forward_settings(recipe),
+        "evaluate": [_task(task, plan) for task in recipe.evaluate],
+        "rules": [_rule(rule, plan) for rule in recipe.gate.rules],
+        "champion": plan.champion_version,
+    }
+    return _digest(inputs)
+
+
+def _share(recipe: Recipe, candidate: CandidateSettings) -> dict[str, Any]:
+    """What the recipe says of one candidate's part. Its name is no part of it."""
+    given = recipe.weigh.weights
+    return {
+        "role": candidate.role,
+        "omega": candidate.omega,
+        "weight": given[candidate.name] if given is not None else None,
+    }
+
+
+def _weighing(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    weighing: dict[str, Any] = recipe.weigh.model_dump(mode="json", exclude={"weights"})
+    if not recipe.needs_examples:
+        return {"strategy": weighing["strategy"]}
+    examples = plan.examples.sha256 if plan.examples else None
+    return weighing | {"examples": examples, "score": _forward_settings(recipe)}
+
+
+def _forward_settings(recipe: Recipe) -> dict[str, Any]:
+    return recipe.score.model_dump(mode="json", exclude={"batch_tokens", "devices", "timeout_seconds"})
+
+
+def _task(task: EvaluationTask, plan: Plan) -> dict[str, Any]:
+    content = task.model_dump(mode="json", exclude={"data", "sha256"})
+    return content | {"sha256": plan.evaluation_data[task.name].sha256}
+
+
+def _rule(rule: GateRule, plan: Plan) -> dict[str, Any]:
+    """The rule with a release that it names replaced by that release's content: an alias may move."""
+    anchors = {anchor.name: f"sha256:{anchor.digest}" for anchor in plan.anchors}
+    return rule.model_dump(mode="json") | {"against": anchors.get(rule.against, rule.against)}
+
+
+def _digest(inputs: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()

@@ -1,0 +1,139 @@
+"""Everything that can be known before any weight is read: what a refresh will do, or all that keeps it from it."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.cache import ResultCache
+from tasks.errors import CocktailError, PreflightError
+from tasks.plan.compatibility import ModelHeaders
+from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
+from tasks.plan.findings import Findings
+from tasks.plan.fingerprints import with_fingerprints
+from tasks.plan.resolve import resolve_checkpoint
+from tasks.plan.space import (
+    count_bytes_to_read,
+    count_bytes_to_write,
+    count_weight_bytes,
+    space_problems,
+    work_folder_problem,
+)
+from tasks.plan.survey import Survey, survey_models
+from tasks.plan.vocabulary import TOKENIZER_FILE
+from tasks.recipe import Recipe
+from tasks.records import Checkpoint, Plan
+from tasks.releases import open_registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Releases:
+    """Releases that the merged model will be compared with."""
+
+    champion_version: str | None = None
+    champion: Checkpoint | None = None
+    anchors: list[Checkpoint] = field(default_factory=list[Checkpoint])
+    problems: list[str] = field(default_factory=list[str])
+
+
+def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = None) -> Plan:
+    """Resolve every reference and check all that can be checked; nothing is written outside the cache.
+
+    Args:
+        recipe: With or without `publish`: scoring and merging alone need no destination.
+        cache: Remembers the digests of files; rows that stand in the recipe are kept there.
+        work_folder: Where the merged model will be written before it is released; `work` in the cache by default.
+
+    Raises:
+        PreflightError: the run cannot succeed; all offenders are listed, not only the first.
+    """
+    work_folder = work_folder or cache.folder / "work"
+    survey, data, releases = survey_models(recipe, cache), read_data(recipe, cache), _find_releases(recipe, cache)
+    found = Findings()
+    for part in (survey.findings, data.findings, Findings(releases.problems)):
+        found.extend(part)
+    if survey.base is not None:
+        found.extend(_check_lengths(recipe, survey.base, survey, data))
+    bytes_to_write = _bytes_to_write(recipe, survey.base)
+    found.problems += _place_problems(recipe, work_folder, bytes_to_write)
+    for warning in found.warnings:
+        logger.warning("plan: %s", warning)
+    if found.problems or survey.base is None:
+        raise PreflightError(found.problems)
+    models = [survey.base, *survey.candidates.values()]
+    plan = Plan(
+        base=survey.base.checkpoint,
+        candidates=tuple(model.checkpoint for model in survey.candidates.values()),
+        examples=data.examples,
+        evaluation_data=data.evaluation,
+        champion=releases.champion,
+        champion_version=releases.champion_version,
+        anchors=tuple(releases.anchors),
+        model_fingerprint="",
+        decision_fingerprint="",
+        bytes_to_read=count_bytes_to_read(model.checkpoint for model in models),
+        bytes_to_write=bytes_to_write,
+        left_out=survey.left_out,
+        warnings=tuple(found.warnings),
+        distances=survey.distances,
+        memory_bytes=max(count_weight_bytes(model.views, recipe.score.dtype) for model in models),
+    )
+    logger.info(
+        "plan: %d candidates, %.1f MB to read, %.1f MB to write, %d left out",
+        len(plan.candidates), plan.bytes_to_read / 1e6, bytes_to_write / 1e6, len(plan.left_out),
+    )  # fmt: skip
+    return with_fingerprints(recipe, plan)
+
+
+def _find_releases(recipe: Recipe, cache: ResultCache) -> _Releases:
+    """The champion and the releases that gate rules name."""
+    found = _Releases()
+    if recipe.publish is not None:
+        try:
+            registry = open_registry(recipe.publish.to[0], recipe.name)
+            state = registry.read_alias(recipe.publish.alias)
+            if state is not None:
+                found.champion_version = state.version
+                found.champion = registry.checkpoint(state.version, "champion")
+        except CocktailError as error:
+            found.problems.append(f"the champion ({recipe.publish.alias}): {error}")
+    named = [rule.against for rule in recipe.gate.rules if rule.against.startswith("release:")]
+    for reference_text in dict.fromkeys(named):
+        try:
+            found.anchors.append(resolve_checkpoint(reference_text, reference_text, None, cache))
+        except CocktailError as error:
+            found.problems.append(f"gate rule against {reference_text}: {error}")
+    return found
+
+
+def _check_lengths(recipe: Recipe, base: ModelHeaders, survey: Survey, data: RecipeData) -> Findings:
+    """Answers that no model of the recipe could read whole."""
+    found = Findings()
+    tokenizer = load_tokenizer(base.checkpoint.folder / TOKENIZER_FILE) if data.answers else None
+    if tokenizer is None:
+        if data.answers:
+            found.warnings.append("the base has no tokenizer.json that can be read, so answers were not measured")
+        return found
+    models = (base, *survey.candidates.values())
+    own_limits = (model.config.get("max_position_embeddings") for model in models)
+    limit = min([recipe.score.max_length, *(own for own in own_limits if isinstance(own, int))])
+    for where, rows in data.answers.items():
+        found.problems += length_problems(rows, where, tokenizer, limit)
+    return found
+
+
+def _bytes_to_write(recipe: Recipe, base: ModelHeaders | None) -> int:
+    return count_bytes_to_write(base.checkpoint, base.views, recipe.merge.dtype) if base else 0
+
+
+def _place_problems(recipe: Recipe, work_folder: Path, bytes_to_write: int) -> list[str]:
+    """Say which places cannot be written or are too full."""
+    problems = [problem] if (problem := work_folder_problem(work_folder)) else []
+    destinations = recipe.publish.to if recipe.publish else []
+    for destination in destinations:
+        try:
+            open_registry(destination, recipe.name).check_writable()
+        except CocktailError as error:
+            problems.append(f"publish.to: {error}")
+    return problems + space_problems(work_folder, destinations, bytes_to_write)

@@ -1,0 +1,186 @@
+"""The models of a recipe, opened and compared with their base, before a weight is read whole."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from tasks.cache import ResultCache
+from tasks.checkpoint import is_weight_file, read_json_object
+from tasks.errors import CocktailError
+from tasks.plan.ancestry import (
+    FAR_DISTANCE,
+    UNRELATED_DISTANCE,
+    Ancestry,
+    choose_sample,
+    compare_with_base,
+    read_blocks,
+)
+from tasks.plan.compatibility import ModelHeaders, check_compatibility, check_model_type, read_headers
+from tasks.plan.findings import Findings, list_some
+from tasks.plan.resolve import resolve_checkpoint
+from tasks.recipe import Recipe
+from tasks.settings import CandidateSettings
+
+logger = logging.getLogger(__name__)
+
+BASE = "base"
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is known of a recipe's models."""
+
+    base: ModelHeaders | None = None
+    """None if it cannot be read, or no candidate can that would stand in for it."""
+    candidates: dict[str, ModelHeaders] = field(default_factory=dict[str, ModelHeaders])
+    """Those that can take part, in the order of the recipe."""
+    distances: dict[str, float] = field(default_factory=dict[str, float])
+    """Candidate to its distance from the base."""
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    """Optional candidates that cannot take part, with the reason."""
+    findings: Findings = field(default_factory=Findings)
+
+    def refuse(self, candidate: CandidateSettings, problems: list[str]) -> None:
+        """Note what is wrong with a candidate: a problem, or for an optional one a reason to leave it out."""
+        if candidate.optional:
+            self.left_out[candidate.name] = "; ".join(problems)
+            self.candidates.pop(candidate.name, None)
+            self.distances.pop(candidate.name, None)
+        else:
+            self.findings.problems += problems
+
+
+def survey_models(recipe: Recipe, cache: ResultCache) -> Survey:
+    """Open every model of a recipe and compare the candidates with the base; all that is wrong is in `findings`."""
+    survey = Survey()
+    for candidate in recipe.candidates:
+        try:
+            survey.candidates[candidate.name] = _open_candidate(recipe, candidate, cache)
+        except CocktailError as error:
+            survey.refuse(candidate, [f"candidate {candidate.name!r}: {error}"])
+    survey.base = _open_base(recipe, cache, survey)
+    if survey.base is not None:
+        _compare_candidates(recipe, survey, survey.base)
+    survey.findings.warnings += _duplicate_warnings(survey.candidates)
+    survey.findings.problems += _remaining_problems(recipe, survey.left_out)
+    return survey
+
+
+def _open_candidate(recipe: Recipe, candidate: CandidateSettings, cache: ResultCache) -> ModelHeaders:
+    label = f"candidate {candidate.name!r}"
+    if recipe.base is None and candidate is not recipe.candidates[0]:
+        label += " (compared with the first candidate, as the recipe names no base)"
+    return read_headers(resolve_checkpoint(candidate.name, candidate.model, candidate.digest, cache), label)
+
+
+def _open_base(recipe: Recipe, cache: ResultCache, survey: Survey) -> ModelHeaders | None:
+    """The recipe's base; where it names none, the first candidate that can be read."""
+    if recipe.base is not None:
+        try:
+            return read_headers(resolve_checkpoint(BASE, recipe.base, recipe.base_digest, cache), "the base")
+        except CocktailError as error:
+            survey.findings.problems.append(f"the base: {error}")
+            return None
+    first = next(iter(survey.candidates.values()), None)
+    return first and replace(first, checkpoint=replace(first.checkpoint, name=BASE), label="the base")
+
+
+def _compare_candidates(recipe: Recipe, survey: Survey, base: ModelHeaders) -> None:
+    """Hold every candidate against the base: kind, compatibility, drift, descent."""
+    survey.findings.extend(check_model_type(base, recipe.model_type))
+    sample = choose_sample(base.views)
+    blocks = {view.name: read_blocks(view) for view in sample}
+    for name in (name for name, numbers in blocks.items() if not np.isfinite(numbers).all()):
+        survey.findings.problems.append(f"the base: tensor {name!r} holds NaN or infinity; the model is broken")
+    for candidate in recipe.candidates:
+        model = survey.candidates.get(candidate.name)
+        if model is None:
+            continue
+        found = Findings()
+        try:
+            found.extend(_check_drift(recipe, model))
+            # The base itself fits, and is a usual candidate.
+            if model.checkpoint.digest != base.checkpoint.digest:
+                found.extend(check_compatibility(base, model))
+        except CocktailError as error:
+            found.problems.append(f"{model.label}: {error}")
+        ancestry = compare_with_base(sample, blocks, model.views)
+        found.extend(judge_ancestry(ancestry, model.label, recipe.allow_unrelated))
+        if ancestry.distance is not None:
+            survey.distances[candidate.name] = ancestry.distance
+        if found.problems:
+            survey.refuse(candidate, found.problems)
+        else:
+            survey.findings.warnings += found.warnings
+
+
+def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Findings:
+    """Say what a sample means: NaN and strangers are problems, distant relatives a warning."""
+    found = Findings()
+    if ancestry.non_finite:
+        names = list_some([repr(name) for name in ancestry.non_finite])
+        found.problems.append(f"{label}: tensor {names} holds NaN or infinity; the model is broken")
+    if ancestry.distance is None:
+        found.warnings.append(f"{label}: there was no matrix to compare with the base, so its descent is unknown")
+    elif ancestry.distance > UNRELATED_DISTANCE:
+        sentence = (
+            f"{label}: it does not descend from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 "
+            f"to 0.4 and strangers 1.41 (limit {UNRELATED_DISTANCE})"
+        )
+        if allow_unrelated:
+            found.warnings.append(f"{sentence}; merged all the same, as allow_unrelated says")
+        else:
+            found.problems.append(f"{sentence}; merge only fine-tunes of one base, or set allow_unrelated: true")
+    elif ancestry.distance > FAR_DISTANCE:
+        found.warnings.append(
+            f"{label}: it is far from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 to 0.4; "
+            "look closely at what the merge can still do"
+        )
+    return found
+
+
+def _check_drift(recipe: Recipe, model: ModelHeaders) -> Findings:
+    """A night that mixes its own last release in again moves away from its base, a little every night."""
+    manifest = model.checkpoint.folder / "manifest.json"
+    if recipe.allow_drift or not manifest.is_file() or read_json_object(manifest).get("name") != recipe.name:
+        return Findings()
+    problem = (
+        f"{model.label}: {model.checkpoint.model} is itself a release of {recipe.name}; merges of merges drift: mix "
+        "the models it was made of, or set allow_drift: true"
+    )
+    return Findings([problem])
+
+
+def _duplicate_warnings(candidates: Mapping[str, ModelHeaders]) -> list[str]:
+    by_weights: dict[tuple[str, ...], list[str]] = {}
+    for name, model in candidates.items():
+        weights = (file.sha256 for path, file in model.checkpoint.files.items() if is_weight_file(path))
+        by_weights.setdefault(tuple(sorted(weights)), []).append(name)
+    return [
+        f"candidates {' and '.join(repr(name) for name in names)} are one and the same model, which so counts "
+        f"{len(names)} times"
+        for names in by_weights.values()
+        if len(names) > 1
+    ]
+
+
+def _remaining_problems(recipe: Recipe, left_out: Mapping[str, str]) -> list[str]:
+    """Say what no longer holds in the recipe without the candidates that were left out."""
+    if not left_out:
+        return []
+    remaining: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
+    remaining["candidates"] = [entry for entry in remaining["candidates"] if entry["name"] not in left_out]
+    weights: dict[str, float] | None = remaining["weigh"]["weights"]
+    if weights is not None:
+        remaining["weigh"]["weights"] = {name: weight for name, weight in weights.items() if name not in left_out}
+    try:
+        Recipe.model_validate(remaining)
+    except ValidationError as error:
+        lost = "; ".join(left_out.values())
+        reasons = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
+        return [f"without the optional {', '.join(left_out)} the recipe no longer holds: {reasons} (left out: {lost})"]
+    return []

@@ -1,0 +1,204 @@
+"""Moving what is live: promote, roll back, unblock; and removing versions that nobody needs any more.
+
+An alias moves by compare-and-swap, so of two that move it at once one wins and the other is told. Every move is
+written into the alias's history with who and why.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime
+
+from tasks.errors import NotFoundError, ReleaseError
+from tasks.release_files import AliasEvent, AliasState, Block, Decision, encode_alias, format_time
+from tasks.releases import Registry
+from tasks.settings import PublishSettings
+from tasks.verification import find_incomplete_files
+
+logger = logging.getLogger(__name__)
+
+
+def promote(
+    registry: Registry,
+    version: str,
+    alias: str,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+    expected: AliasState | None,
+) -> AliasState:
+    """Point an alias at a version.
+
+    Args:
+        registry: The releases of one name.
+        version: The version that goes live.
+        alias: The name that readers follow.
+        by: Who does it, for the history.
+        reason: Why, for the history.
+        now: The time, for the history.
+        expected: The alias as it was when the decision was made; None if there was none.
+
+    Returns:
+        The alias as it is now. An alias that is there already stays as it is.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ReleaseError: it is blocked or incomplete.
+        AliasConflictError: the alias is not as expected any more.
+    """
+    version = registry.resolve(version)
+    _check_can_go_live(registry, version)
+    if expected is not None and expected.version == version:
+        return expected
+    event = AliasEvent("promote", version, registry.manifest_sha256(version), format_time(now), by, reason)
+    return _go_live(registry, alias, event, expected, block=None)
+
+
+def rollback(
+    registry: Registry, alias: str, *, by: str, reason: str, now: datetime, to: str | None = None
+) -> AliasState:
+    """Take the live version back, and block it until somebody unblocks it.
+
+    Args:
+        registry: The releases of one name.
+        alias: The name that readers follow.
+        by: Who does it, for the history.
+        reason: Why, for the history.
+        now: The time, for the history.
+        to: Version that goes live; None takes the one that was live before and is not blocked.
+
+    Raises:
+        NotFoundError: there is no such alias or version.
+        ReleaseError: there is nothing to go back to, or `to` is live already, blocked or incomplete.
+        AliasConflictError: somebody else moved the alias in the same moment.
+    """
+    state = registry.read_alias(alias)
+    if state is None:
+        raise NotFoundError(f"{registry.location}: there is no alias {alias!r}, so there is nothing to roll back")
+    target = registry.resolve(to) if to else find_predecessor(registry, state)
+    if target is None:
+        raise ReleaseError(
+            f"{registry.location}: before {state.version} no version was live under {alias} that still exists and is "
+            "not blocked; name one with --to, or unblock one"
+        )
+    if target == state.version:
+        raise ReleaseError(f"{registry.location}: {target} is what {alias} points at now; name an other version")
+    _check_can_go_live(registry, target)
+    at = format_time(now)
+    block = Block(state.version, _read_fingerprint(registry, state.version), at, by, reason)
+    event = AliasEvent("rollback", target, registry.manifest_sha256(target), at, by, reason)
+    return _go_live(registry, alias, event, state, block)
+
+
+def unblock(registry: Registry, version: str, *, by: str, reason: str, now: datetime) -> list[str]:
+    """Let a version that was rolled back go live again; it is not promoted by that.
+
+    Returns:
+        The aliases on which it was blocked.
+
+    Raises:
+        NotFoundError: it is not blocked; the message lists what is.
+        AliasConflictError: somebody else changed an alias in the same moment.
+    """
+    states = registry.alias_states()
+    concerned = [alias for alias, state in states.items() if any(block.version == version for block in state.blocked)]
+    if not concerned:
+        known = ", ".join(sorted({block.version for block in registry.blocks()})) or "none"
+        raise NotFoundError(f"{registry.location}: version {version} is not blocked; blocked: {known}")
+    for alias in concerned:
+        state = states[alias]
+        # The release itself may be gone or damaged; the history knows what it was.
+        digest = next((event.manifest_sha256 for event in reversed(state.history) if event.version == version), "")
+        event = AliasEvent("unblock", version, digest, format_time(now), by, reason)
+        remaining = tuple(block for block in state.blocked if block.version != version)
+        _swap(registry, alias, state, replace(state, history=(*state.history, event), blocked=remaining))
+    logger.info("unblock: %s by %s: %s", version, by, reason)
+    return concerned
+
+
+def find_predecessor(registry: Registry, state: AliasState) -> str | None:
+    """The version a rollback goes to: the last that was live before, still exists and is not blocked."""
+    blocked, existing = {block.version for block in registry.blocks()}, registry.versions()
+    allowed = (version for version in state.earlier_versions if version in existing and version not in blocked)
+    return next(allowed, None)
+
+
+def is_settled(registry: Registry, decision: Decision, settings: PublishSettings) -> bool:
+    """Whether a night that asks the same question again can end with this decision at once.
+
+    It cannot where the alias would move now though it did not then: the version was unblocked since, or the recipe
+    now says `promote: auto`.
+    """
+    if decision.status == "rejected" or settings.promote == "manual" or registry.is_blocked(decision.model_fingerprint):
+        return True
+    if decision.status == "pending":
+        return False
+    state = registry.read_alias(settings.alias)
+    actions = [event.action for event in state.history if event.version == decision.version] if state else []
+    return actions[-1:] != ["unblock"]
+
+
+def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> list[str]:
+    """Remove the oldest versions until `keep` are left.
+
+    Never removed are the live version of any alias, the one a rollback would go to, blocked ones (a rollback must
+    stay explainable) and those in `protected`; if these are more than `keep`, more are kept.
+
+    Returns:
+        The versions that were removed.
+    """
+    states = registry.alias_states().values()
+    spared = {*protected, *(state.version for state in states), *(block.version for block in registry.blocks())}
+    spared |= {before for state in states if (before := find_predecessor(registry, state)) is not None}
+    versions = registry.versions()
+    excess = max(0, len(versions) - keep)
+    removed = [version for version in versions if version not in spared][:excess]
+    for version in removed:
+        registry.store.delete_tree(registry.version_path(version))
+        logger.info("prune: removed %s", version)
+    return removed
+
+
+def _check_can_go_live(registry: Registry, version: str) -> None:
+    fingerprint = registry.read_manifest(version)["model_fingerprint"]
+    for block in registry.blocks():
+        if version == block.version or block.covers(fingerprint):
+            raise ReleaseError(
+                f"{registry.location}: version {version} was blocked on {block.blocked_at} by {block.blocked_by} "
+                f"({block.reason}); unblock it first if that is over"
+            )
+    if problems := find_incomplete_files(registry, version):
+        raise ReleaseError(f"{registry.location}: version {version} is incomplete: {'; '.join(problems)}")
+
+
+def _read_fingerprint(registry: Registry, version: str) -> str:
+    """Of a version that may be damaged or gone: taking back a broken release must always work."""
+    try:
+        return registry.read_manifest(version)["model_fingerprint"]
+    except (NotFoundError, ReleaseError) as error:
+        logger.warning("rollback: %s", error)
+        return version.rpartition("-")[2]
+
+
+def _go_live(
+    registry: Registry, alias: str, event: AliasEvent, state: AliasState | None, block: Block | None
+) -> AliasState:
+    history, blocked = (state.history, state.blocked) if state else ((), ())
+    live = AliasState(
+        event.version,
+        event.manifest_sha256,
+        event.at,
+        event.by,
+        event.reason,
+        history=(*history, event),
+        blocked=(*blocked, block) if block else blocked,
+    )
+    logger.info("%s: %s -> %s by %s: %s", event.action, alias, event.version, event.by, event.reason)
+    return _swap(registry, alias, state, live)
+
+
+def _swap(registry: Registry, alias: str, expected: AliasState | None, new: AliasState) -> AliasState:
+    raw = encode_alias(new)
+    registry.store.compare_and_swap(registry.alias_path(alias), expected.raw if expected else None, raw)
+    return replace(new, raw=raw)

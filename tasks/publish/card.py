@@ -1,0 +1,129 @@
+"""README.md of a release: the model card that people and the Hub read.
+
+It says nothing of dates, machines, the champion or the version, and names no local path: a lock file that is run again,
+anywhere, gives the same card. That is why numbers are printed with a fixed number of digits.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+
+from tasks.publish.lineage import Ancestor
+from tasks.recipe import Recipe
+from tasks.records import RefreshReport
+from tasks.references import Place, parse_reference
+from tasks.summaries import summarise_evaluations
+
+_LIBRARY = {"decoder": "transformers", "encoder": "sentence-transformers"}
+_PIPELINE_TAG = {"decoder": "text-generation", "encoder": "sentence-similarity"}
+_LOADING = {
+    "decoder": """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "path/to/this/folder"
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+""",
+    "encoder": """\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+embeddings = model.encode(["a sentence", "another one"])
+""",
+}
+
+
+def render_card(recipe: Recipe, report: RefreshReport, lineage: Sequence[Ancestor]) -> str:
+    """The card: a YAML header for the Hub, then what was mixed, how well it does and how to load it."""
+    sections = [
+        f"---\n{yaml.safe_dump(_metadata(recipe, lineage), sort_keys=False, allow_unicode=True)}---\n",
+        f"# {recipe.name}\n",
+        f"A merge of {len(report.plan.candidates)} models made by LM-Cocktail Flows: method `{recipe.merge.method}`, "
+        f"weights by strategy `{report.weights.strategy}`.\n",
+        f"## What was mixed\n\n{_lineage_table(lineage)}",
+        *_trust_notes(report),
+        *_evaluation_section(report),
+        f"## How to load it\n\n```python\n{_LOADING[recipe.model_type]}```\n",
+        "## How it was made\n\n`recipe.lock.yaml` pins every input; running it again gives the same files. "
+        "`manifest.json` holds the digest of every file, and `evaluation/` the result of every single example.\n",
+    ]
+    return "\n".join(sections)
+
+
+def _metadata(recipe: Recipe, lineage: Sequence[Ancestor]) -> dict[str, Any]:
+    parents = list(dict.fromkeys(name for ancestor in lineage if (name := _hub_name(ancestor))))
+    licences = {ancestor.licence for ancestor in lineage}
+    common = licences.pop() if len(licences) == 1 else None
+    return {
+        **({"license": common} if common else {}),
+        **({"base_model": parents} if parents else {}),
+        "base_model_relation": "merge",
+        "library_name": _LIBRARY[recipe.model_type],
+        "pipeline_tag": _PIPELINE_TAG[recipe.model_type],
+        "tags": ["merge", "lm-cocktail"],
+    }
+
+
+def _hub_name(ancestor: Ancestor) -> str | None:
+    """`org/name`, of models that come from the Hub."""
+    reference = parse_reference(ancestor.checkpoint.model)
+    return reference.location if reference.place is Place.HUB else None
+
+
+def _lineage_table(lineage: Sequence[Ancestor]) -> str:
+    rows = [
+        [
+            ancestor.checkpoint.name,
+            ancestor.role or "",
+            _origin(ancestor),
+            _number(ancestor.weight),
+            f"{_number(ancestor.score.loss)} ± {_number(ancestor.score.loss_stderr)}" if ancestor.score else "",
+            ancestor.licence or "not stated",
+        ]
+        for ancestor in lineage
+    ]
+    return _table(["model", "role", "origin", "weight", "loss on the examples", "licence"], rows)
+
+
+def _origin(ancestor: Ancestor) -> str:
+    """Hub models by name and commit; all others by content, because their paths mean nothing elsewhere."""
+    if name := _hub_name(ancestor):
+        return f"{name} at `{ancestor.checkpoint.revision[:12]}`"
+    return f"content `sha256:{ancestor.checkpoint.digest[:12]}`"
+
+
+def _trust_notes(report: RefreshReport) -> Iterator[str]:
+    trust = report.weights.trust
+    yield f"Effective number of models: {trust.effective_models:.2f}.\n"
+    for warning in trust.warnings:
+        yield f"- {warning}\n"
+
+
+def _evaluation_section(report: RefreshReport) -> Iterator[str]:
+    """Before and after. Other releases that the gate compared with are left out: they differ from night to night."""
+    candidates = [candidate.name for candidate in report.plan.candidates if candidate.name != "base"]
+    shown = {"merged", "base", *candidates}
+    rows = summarise_evaluations([evaluation for evaluation in report.evaluations if evaluation.model in shown])
+    if not rows:
+        return
+    header = ["task", "metric", "examples", "merged", "base", *candidates]
+    table = _table(
+        header,
+        [
+            [row["task"], f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}", str(row["n"])]
+            + [f"**{_number(row['merged'])}** ± {_number(row['stderr'])}", _number(row["base"])]
+            + [_number(row["candidates"].get(name)) for name in candidates]
+            for row in rows
+        ],
+    )
+    yield f"## Before and after\n\n{table}\n± is the standard error of the mean; the arrow says which way is better.\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

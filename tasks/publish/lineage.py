@@ -1,0 +1,35 @@
+"""The models that a release was made of, each once, with its part in the merge: for manifest and card."""
+
+from dataclasses import dataclass
+
+from tasks.publish.licence import read_licence
+from tasks.recipe import Recipe
+from tasks.records import Checkpoint, RefreshReport, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """The base or a candidate."""
+
+    checkpoint: Checkpoint
+    role: str | None
+    """As in the recipe; `base` for the base model, unless the recipe gives it another role."""
+    weight: float | None
+    """None for a base that is no candidate."""
+    score: Score | None
+    licence: str | None
+
+
+def read_lineage(recipe: Recipe, report: RefreshReport) -> tuple[Ancestor, ...]:
+    """The base, unless it is itself a candidate, then the candidates in the recipe's order."""
+    roles = {candidate.name: candidate.role for candidate in recipe.candidates}
+    scores = {score.candidate: score for score in report.scores}
+    base = report.plan.base
+    ancestors: list[Ancestor] = []
+    if all(candidate.digest != base.digest for candidate in report.plan.candidates):
+        ancestors.append(Ancestor(base, "base", None, None, read_licence(base)))
+    for candidate in report.plan.candidates:
+        role = roles[candidate.name] or ("base" if candidate.digest == base.digest else None)
+        weight, score = report.weights.weights.get(candidate.name), scores.get(candidate.name)
+        ancestors.append(Ancestor(candidate, role, weight, score, read_licence(candidate)))
+    return tuple(ancestors)

@@ -1,0 +1,109 @@
+"""manifest.json: what is in a release, how it was made and why the gate let it pass.
+
+Written last; its presence means that the release is complete. Alone of all files it holds times, the champion and the
+machine, so every other file is the same when a lock file is run again.
+"""
+
+import importlib.metadata
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from tasks.publish.lineage import Ancestor
+from tasks.recipe import Recipe
+from tasks.records import SCHEMA_VERSION, FileDigest, RefreshReport, to_json
+from tasks.release_files import format_time
+from tasks.summaries import summarise_evaluations
+
+_LIBRARIES = ("lm-cocktail-flows", "torch", "transformers", "sentence-transformers", "safetensors", "numpy", "prefect")
+
+
+def build_manifest(
+    recipe: Recipe,
+    report: RefreshReport,
+    lineage: Sequence[Ancestor],
+    *,
+    version: str,
+    sequence: int,
+    files: Mapping[str, FileDigest],
+    now: datetime,
+) -> dict[str, Any]:
+    """The manifest as plain JSON values, with the keys that the contract names.
+
+    Args:
+        recipe: What was asked for.
+        report: What came out.
+        lineage: The models that were merged.
+        version: Name of the release.
+        sequence: Its place in the order of releases.
+        files: Path to content of every file of the release, the manifest itself left out.
+        now: Time of the release.
+    """
+    plan, examples = report.plan, report.plan.examples
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": recipe.name,
+        "version": version,
+        "sequence": sequence,
+        "model_fingerprint": plan.model_fingerprint,
+        "decision_fingerprint": plan.decision_fingerprint,
+        "created_at": format_time(now),
+        "model_type": recipe.model_type,
+        "strategy": report.weights.strategy,
+        "method": recipe.merge.method,
+        "parameters": _parameters(recipe),
+        "dtype": recipe.merge.dtype,
+        "models": [_model(ancestor) for ancestor in lineage],
+        "examples": {"sha256": examples.sha256, "n": examples.n} if examples else None,
+        "trust": to_json(report.weights.trust),
+        "evaluation": summarise_evaluations(report.evaluations),
+        "gate": {"passed": report.gate.passed, "reasons": list(report.gate.reasons)},
+        "files": {path: to_json(files[path]) for path in sorted(files)},
+        # No method of this version draws random numbers.
+        "seed": None,
+        "environment": read_environment(),
+        "timings": report.seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "flow_run_id": report.flow_run_id,
+    }
+
+
+def read_environment() -> dict[str, str]:
+    """Python, platform and the versions of the libraries that compute, from their metadata: none is imported."""
+    environment = {"python": platform.python_version(), "platform": platform.platform()}
+    for library in _LIBRARIES:
+        try:
+            environment[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return environment
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process, or the largest of its finished children, ever held."""
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # Linux counts in KiB, macOS in bytes.
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def _parameters(recipe: Recipe) -> dict[str, Any]:
+    weigh = recipe.weigh.model_dump(mode="json", exclude={"strategy", "weights"}, exclude_none=True)
+    return {"weigh": weigh, "merge": recipe.merge.parameters.model_dump(mode="json", by_alias=True)}
+
+
+def _model(ancestor: Ancestor) -> dict[str, Any]:
+    checkpoint, score = ancestor.checkpoint, ancestor.score
+    return {
+        "name": checkpoint.name,
+        "model": checkpoint.model,
+        "revision": checkpoint.revision,
+        "role": ancestor.role,
+        "weight": ancestor.weight,
+        "loss": score.loss if score else None,
+        "loss_stderr": score.loss_stderr if score else None,
+        "licence": ancestor.licence,
+        "files": {path: file.sha256 for path, file in checkpoint.files.items()},
+    }

@@ -1,0 +1,185 @@
+"""From a merged model that the gate let pass to a version in every destination, and the alias moved to it.
+
+The order makes every moment safe to be killed in: the version appears whole, then the alias moves, then the decision
+is written down, then the other destinations follow, then old versions go. Running again does what is missing.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from tasks.errors import AliasConflictError, ReleaseError, StoreError
+from tasks.promotion import promote, prune
+from tasks.publish.card import render_card
+from tasks.publish.lineage import read_lineage
+from tasks.publish.lock import render_lock
+from tasks.publish.manifest import build_manifest
+from tasks.publish.mirrors import complete_mirrors
+from tasks.recipe import Recipe
+from tasks.records import RefreshReport, Release
+from tasks.release_files import (
+    AliasState,
+    Decision,
+    encode_evaluation,
+    encode_json,
+    evaluation_path,
+    format_time,
+    manifest_files,
+)
+from tasks.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.settings import PublishSettings
+from tasks.stores.store import Content, content_of
+from tasks.summaries import summarise_evaluations
+from tasks.verification import verify_release
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+LOCK_FILE = "recipe.lock.yaml"
+
+
+def publish_release(report: RefreshReport, settings: PublishSettings, *, now: datetime, by: str) -> Release:
+    """Release a merged model and, with `promote: auto`, make it live.
+
+    A model that was released before keeps its version: it is verified and, where files are missing, completed.
+
+    Args:
+        report: What the run found; its gate must have passed.
+        settings: Where the release goes.
+        now: The time, for names and histories; versions are ordered by sequence, not by it.
+        by: Who releases, for the alias's history.
+
+    Raises:
+        ReleaseError: the gate has not passed, or a standing release of this model is damaged beyond completion.
+        AliasConflictError: the alias was moved since this run was planned, so the gate compared with the wrong model.
+        StoreError: the destination cannot be written. Those after the first only cause a warning; they are completed
+            by the next release.
+    """
+    if not report.gate.passed:
+        raise ReleaseError(f"the gate said no, so there is nothing to release: {'; '.join(report.gate.reasons)}")
+    registry = open_registry(settings.to[0], report.recipe["name"])
+    fingerprint = report.plan.model_fingerprint
+    version = registry.find_version(fingerprint)
+    before = registry.read_alias(settings.alias)
+    _check_alias_stands(report, settings.alias, before, version)
+
+    contents = collect_contents(report)
+    if version is None:
+        version = registry.name_version(fingerprint, now)
+        _upload_new(registry, version, report, contents, now)
+    else:
+        _complete_standing(registry, version, contents)
+
+    if settings.promote == "auto" and not registry.is_blocked(fingerprint):
+        reason = "; ".join(report.gate.reasons) or "the gate has no rules"
+        before = promote(registry, version, settings.alias, by=by, reason=reason, now=now, expected=before)
+    is_live = before is not None and before.version == version
+    registry.record_decision(_decision(report, now, "published" if is_live else "pending", version))
+
+    mirrored = complete_mirrors(registry, settings, version)
+    _prune(registry, settings.keep, version)
+    uris = (registry.store.uri(registry.version_path(version)), *mirrored)
+    sequence = registry.read_manifest(version)["sequence"]
+    logger.info("publish: %s, sequence %d, live: %s", ", ".join(uris), sequence, is_live)
+    return Release(version, sequence, uris, registry.manifest_sha256(version), promoted=is_live)
+
+
+def record_rejection(report: RefreshReport, settings: PublishSettings, *, now: datetime) -> Decision:
+    """Write down that the gate said no, so that the same question is not worked through again the next night.
+
+    Raises:
+        ReleaseError: the gate has passed.
+    """
+    if report.gate.passed:
+        raise ReleaseError("the gate has passed, so there is no rejection to record; publish the release")
+    decision = _decision(report, now, "rejected", None)
+    open_registry(settings.to[0], report.recipe["name"]).record_decision(decision)
+    return decision
+
+
+def collect_contents(report: RefreshReport) -> dict[str, Content]:
+    """Every file of the release but its manifest: the model's own, the card, the lock file and the evaluations."""
+    recipe = Recipe.model_validate(report.recipe)
+    merged = report.merged.checkpoint
+    contents = {path: Content(merged.folder / path, digest) for path, digest in merged.files.items()}
+    notes = {CARD_FILE: render_card(recipe, report, read_lineage(recipe, report)), LOCK_FILE: render_lock(report)}
+    contents |= {path: content_of(text.encode()) for path, text in notes.items()}
+    # The champion's values stand in its own release; here they would make equal models' releases differ.
+    released = {"merged", "base", *(candidate.name for candidate in report.plan.candidates)}
+    for evaluation in report.evaluations:
+        if evaluation.model in released:
+            contents[evaluation_path(evaluation)] = content_of(encode_evaluation(evaluation))
+    return contents
+
+
+def _check_alias_stands(report: RefreshReport, alias: str, state: AliasState | None, version: str | None) -> None:
+    planned, live = report.plan.champion_version, state.version if state else None
+    # An earlier attempt of this very run may have moved it already.
+    if live != planned and (version is None or live != version):
+        raise AliasConflictError(
+            f"{alias} points at {live or 'nothing'} now, but this run compared with {planned or 'nothing'}; another "
+            "run released meanwhile and stands; run again to compare with it"
+        )
+
+
+def _upload_new(
+    registry: Registry, version: str, report: RefreshReport, contents: Mapping[str, Content], now: datetime
+) -> None:
+    recipe = Recipe.model_validate(report.recipe)
+    manifest = build_manifest(
+        recipe,
+        report,
+        read_lineage(recipe, report),
+        version=version,
+        sequence=registry.next_sequence(),
+        files={path: content.digest for path, content in contents.items()},
+        now=now,
+    )
+    whole = {**contents, MANIFEST_FILE: content_of(encode_json(manifest))}
+    registry.store.upload(registry.version_path(version), whole, last=MANIFEST_FILE)
+
+
+def _complete_standing(registry: Registry, version: str, contents: Mapping[str, Content]) -> None:
+    """Write again what a standing release lost, from files with the very content that its manifest names."""
+    if not verify_release(registry, version):
+        return
+    folder = registry.version_path(version)
+    wanted = manifest_files(registry.read_manifest(version))
+    manifest = content_of(registry.store.read_bytes(f"{folder}/{MANIFEST_FILE}"))
+    same = {path: contents[path] for path, digest in wanted.items() if _has(contents, path, digest)}
+    registry.store.upload(folder, {**same, MANIFEST_FILE: manifest}, last=MANIFEST_FILE)
+    if problems := verify_release(registry, version):
+        raise ReleaseError(
+            f"{registry.store.uri(folder)}: this model was released before, and that release is damaged: "
+            f"{'; '.join(problems)}; remove the folder if nothing points at it, then run again"
+        )
+    logger.warning("publish: completed the damaged release %s", version)
+
+
+def _prune(registry: Registry, keep: int, version: str) -> None:
+    try:
+        prune(registry, keep, protected={version})
+    except StoreError as error:
+        # The release stands and is live; that old ones could not be removed must not make it a failure.
+        logger.warning("publish: old versions could not be removed; the next release tries again: %s", error)
+
+
+def _has(contents: Mapping[str, Content], path: str, digest: object) -> bool:
+    return path in contents and contents[path].digest == digest
+
+
+def _decision(
+    report: RefreshReport, now: datetime, status: Literal["published", "rejected", "pending"], version: str | None
+) -> Decision:
+    return Decision(
+        decision_fingerprint=report.plan.decision_fingerprint,
+        model_fingerprint=report.plan.model_fingerprint,
+        status=status,
+        version=version,
+        weights=dict(report.weights.weights),
+        losses={score.candidate: score.loss for score in report.scores},
+        evaluation=summarise_evaluations(report.evaluations),
+        gate=report.gate,
+        created_at=format_time(now),
+    )

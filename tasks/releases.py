@@ -1,0 +1,246 @@
+"""The registry: versions, aliases and decisions of one model name, on any store.
+
+    NAME/versions/<YYYYMMDD>-<12 hex of model_fingerprint>/   a release; manifest.json in it means "complete"
+    NAME/aliases/<alias>.json                                 what readers follow; moved by compare-and-swap
+    NAME/decisions/<decision_fingerprint>.json                what each night decided, and why
+
+Here is what is read; `tasks.promotion` moves aliases, `tasks.verification` hashes releases again.
+"""
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from tasks.checkpoint import is_model_file
+from tasks.errors import NotFoundError, ReleaseError, StoreError
+from tasks.records import Checkpoint, Evaluation
+from tasks.release_files import (
+    EVALUATION_FOLDER,
+    AliasState,
+    Block,
+    Decision,
+    decode_alias,
+    decode_decision,
+    decode_evaluation,
+    decode_manifest,
+    encode_decision,
+    manifest_files,
+)
+from tasks.stores.open import open_store
+from tasks.stores.store import Store, digest_of
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FILE = "manifest.json"
+
+_VERSION = re.compile(r"\d{8}-[0-9a-f]{12}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DESTINATION_PREFIXES = ("/", "./", "../", "s3://", "hub://")
+
+
+class ReleaseAddress(NamedTuple):
+    """What DEST means on the command line."""
+
+    destination: str
+    name: str
+    revision: str | None
+    """Version or alias; None if DEST names none."""
+
+
+def split_destination(text: str) -> ReleaseAddress:
+    """Take `destination/name[@version-or-alias]` apart, e.g. `./releases/demo@champion`.
+
+    Raises:
+        StoreError: it has another form.
+    """
+    head, _, tail = text.rstrip("/").rpartition("/")
+    name, _, revision = tail.partition("@")
+    is_known_place = text.startswith(_DESTINATION_PREFIXES) and not head.endswith(":/")
+    if not is_known_place or not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{text!r} names no releases; write destination/name, such as ./releases/demo or s3://models/demo, with "
+            "@version or @alias behind it where one release is meant"
+        )
+    return ReleaseAddress(head or "/", name, revision or None)
+
+
+def open_registry(destination: str, name: str) -> "Registry":
+    """The registry of a model name; nothing is read or written yet.
+
+    Raises:
+        StoreError: the destination cannot hold releases, or the name cannot be a folder's.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"{name!r} is no name for a model; use letters, digits, dots, dashes and underscores")
+    return Registry(open_store(destination), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The releases of one model name. Methods raise StoreError when the place cannot be read."""
+
+    store: Store
+    name: str
+
+    def version_path(self, version: str) -> str:
+        """Where the files of a version lie in the store."""
+        return f"{self.name}/versions/{version}"
+
+    def alias_path(self, alias: str) -> str:
+        """Where an alias lies in the store."""
+        if not _NAME.fullmatch(alias):
+            raise NotFoundError(f"{alias!r} cannot be an alias; use letters, digits, dots, dashes and underscores")
+        return f"{self.name}/aliases/{alias}.json"
+
+    def check_writable(self) -> None:
+        """Prove before any work that versions, aliases and decisions can be written; StoreError if not."""
+        for folder in ("versions", "aliases", "decisions"):
+            self.store.check_writable(f"{self.name}/{folder}")
+
+    def versions(self) -> list[str]:
+        """Complete versions in the order in which they were released: by `sequence`, never by the clock."""
+        return [version for version, _ in self._read_manifests()]
+
+    def next_sequence(self) -> int:
+        """One more than the highest sequence there is. Two runs at once may take the same; names break the tie."""
+        return 1 + max((manifest["sequence"] for _, manifest in self._read_manifests()), default=0)
+
+    def name_version(self, model_fingerprint: str, now: datetime) -> str:
+        """What a model that was never released will be called; an unfinished folder of it is taken up again."""
+        suffix = f"-{model_fingerprint[:12]}"
+        standing = [name for name in self.store.list_names(f"{self.name}/versions") if name.endswith(suffix)]
+        return standing[0] if standing else f"{now.astimezone(UTC):%Y%m%d}{suffix}"
+
+    def find_version(self, model_fingerprint: str) -> str | None:
+        """The complete version made of exactly these inputs, if there is one."""
+        manifests = self._read_manifests()
+        return next((name for name, found in manifests if found["model_fingerprint"] == model_fingerprint), None)
+
+    def resolve(self, version_or_alias: str) -> str:
+        """The version that a version or an alias means.
+
+        Raises:
+            NotFoundError: there is none; the message lists what there is.
+        """
+        version = version_or_alias
+        if not _VERSION.fullmatch(version):
+            state = self.read_alias(version_or_alias)
+            if state is None:
+                known = ", ".join(self.aliases()) or "none"
+                raise NotFoundError(f"{self.location}: there is no alias {version_or_alias!r}; aliases: {known}")
+            version = state.version
+        if not self.store.exists(f"{self.version_path(version)}/{MANIFEST_FILE}"):
+            known = ", ".join(self.versions()) or "none"
+            raise NotFoundError(f"{self.location}: there is no version {version}; versions: {known}")
+        return version
+
+    @property
+    def location(self) -> str:
+        """`destination/name`, as on the command line."""
+        return f"{self.store.destination.rstrip('/')}/{self.name}"
+
+    def read_manifest(self, version: str) -> dict[str, Any]:
+        """What is in a release, how it was made and why it was let through.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ReleaseError: the manifest is damaged.
+        """
+        return self._load_manifest(self.resolve(version))
+
+    def manifest_sha256(self, version: str) -> str:
+        """Of the manifest's bytes, which name the digest of every other file: one number for the whole release."""
+        return hashlib.sha256(self.store.read_bytes(f"{self.version_path(version)}/{MANIFEST_FILE}")).hexdigest()
+
+    def checkpoint(self, version: str, name: str) -> Checkpoint:
+        """A release as a model called `name`; notes such as the card are left out."""
+        version = self.resolve(version)
+        files = manifest_files(self.read_manifest(version))
+        model_files = {path: files[path] for path in sorted(files) if is_model_file(path)}
+        uri = self.store.uri(self.version_path(version))
+        return Checkpoint(name, f"release:{self.location}@{version}", version, uri, model_files)
+
+    def evaluations(self, version: str) -> tuple[Evaluation, ...]:
+        """What was measured when the version was made: of `merged`, `base` and the candidates, on every task.
+
+        Raises:
+            ReleaseError: a file is not what the manifest says.
+        """
+        version = self.resolve(version)
+        found: list[Evaluation] = []
+        for path, digest in manifest_files(self.read_manifest(version)).items():
+            if PurePosixPath(path).parts[0] == EVALUATION_FOLDER:
+                where = f"{self.version_path(version)}/{path}"
+                data = self.store.read_bytes(where)
+                if digest_of(data) != digest:
+                    raise ReleaseError(f"{self.store.uri(where)}: the content is not what the manifest says")
+                found.append(decode_evaluation(data, self.store.uri(where)))
+        return tuple(found)
+
+    def aliases(self) -> list[str]:
+        """Names of all aliases, sorted."""
+        names = self.store.list_names(f"{self.name}/aliases")
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def read_alias(self, alias: str) -> AliasState | None:
+        """What an alias points at; None if there is no such alias. ReleaseError if its file is damaged."""
+        path = self.alias_path(alias)
+        try:
+            return decode_alias(self.store.read_bytes(path), self.store.uri(path))
+        except NotFoundError:
+            return None
+
+    def alias_states(self) -> dict[str, AliasState]:
+        """Every alias by name."""
+        return {alias: state for alias in self.aliases() if (state := self.read_alias(alias)) is not None}
+
+    def blocks(self) -> list[Block]:
+        """All blocks. A model that had to be taken back from one alias is not let onto another either."""
+        return [block for state in self.alias_states().values() for block in state.blocked]
+
+    def is_blocked(self, model_fingerprint: str) -> bool:
+        """Whether a model made of these inputs was rolled back and not unblocked since."""
+        return any(block.covers(model_fingerprint) for block in self.blocks())
+
+    def find_decision(self, decision_fingerprint: str) -> Decision | None:
+        """What was decided on exactly this question; None if nobody asked."""
+        path = self._decision_path(decision_fingerprint)
+        try:
+            return decode_decision(self.store.read_bytes(path), self.store.uri(path))
+        except NotFoundError:
+            return None
+
+    def decisions(self) -> list[Decision]:
+        """Everything that was ever decided, in the order of the clock."""
+        names = self.store.list_names(f"{self.name}/decisions")
+        found = (self.find_decision(name.removesuffix(".json")) for name in names)
+        return sorted((decision for decision in found if decision), key=lambda decision: decision.created_at)
+
+    def record_decision(self, decision: Decision) -> None:
+        """Write down a decision; an earlier answer to the same question is replaced."""
+        self.store.write_bytes(self._decision_path(decision.decision_fingerprint), encode_decision(decision))
+
+    def _decision_path(self, decision_fingerprint: str) -> str:
+        return f"{self.name}/decisions/{decision_fingerprint}.json"
+
+    def _load_manifest(self, version: str) -> dict[str, Any]:
+        where = f"{self.version_path(version)}/{MANIFEST_FILE}"
+        return decode_manifest(self.store.read_bytes(where), self.store.uri(where))
+
+    def _read_manifests(self) -> list[tuple[str, dict[str, Any]]]:
+        """Complete versions with their manifests, by sequence. A damaged one must not stop a night: it is left out."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        for version in self.store.list_names(f"{self.name}/versions"):
+            if not _VERSION.fullmatch(version):
+                continue
+            try:
+                found.append((version, self._load_manifest(version)))
+            except NotFoundError:
+                continue
+            except ReleaseError as error:
+                logger.warning("version %s is left out: %s", version, error)
+        return sorted(found, key=lambda entry: (entry[1]["sequence"], entry[0]))

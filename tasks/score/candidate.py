@@ -1,0 +1,123 @@
+"""Score one candidate: its loss on every example, computed on a leased device or found in the cache."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks.cache import ResultCache
+from tasks.devices import call_on_device
+from tasks.errors import ExampleDataError, NonFiniteError
+from tasks.examples import digest_rows, read_rows
+from tasks.records import Checkpoint, ExampleSet, Score, local_path
+from tasks.settings import ScoreSettings
+
+logger = logging.getLogger(__name__)
+
+ENGINE_VERSION = 1
+"""Raised by hand when a change gives other losses of the same model and examples; the cached ones then do not count."""
+
+
+def score_candidate(
+    checkpoint: Checkpoint,
+    examples: ExampleSet,
+    model_type: str,
+    settings: ScoreSettings,
+    cache: ResultCache,
+    report_progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """The losses of one candidate before any merging.
+
+    Args:
+        checkpoint: On this machine; its name is that of the score.
+        examples: On this machine, as planned.
+        model_type: `decoder` or `encoder`.
+        settings: Precision and limits, the same for all candidates; devices and time limit.
+        cache: Asked by content: model, examples and what changes losses. Names, paths, batch size and devices do not.
+        report_progress: Called as (done, total) while the model computes.
+
+    Raises:
+        ExampleDataError: an example cannot be scored, or the file was changed since the run was planned.
+        NonFiniteError: a loss is NaN or infinity; candidate and rows are named.
+        CheckpointError: the model cannot be loaded.
+        DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
+    """
+    key = {
+        "engine": ENGINE_VERSION,
+        "model": checkpoint.digest,
+        "examples": examples.sha256,
+        "model_type": model_type,
+        "loss": settings.loss,
+        "dtype": settings.dtype,
+        "max_length": settings.max_length,
+    }
+    entry = cache.get("score", key)
+    is_cached = entry is not None
+    if entry is None:
+        entry = _call_worker(checkpoint, examples, model_type, settings, report_progress)
+        cache.put("score", key, entry)
+    score = Score(checkpoint.name, tuple(entry["losses"]), entry["n_tokens"], entry["seconds"], is_cached)
+    logger.info(
+        "scored %s: loss %.4f +- %.4f over %d examples (%s)",
+        score.candidate, score.loss, score.loss_stderr, len(score.losses),
+        "cached" if is_cached else f"{score.seconds:.1f} s",
+    )  # fmt: skip
+    return score
+
+
+def compute_losses(
+    device: str,
+    folder: str,
+    model_type: str,
+    examples_path: str,
+    examples_sha256: str,
+    dtype: str,
+    batch_tokens: int,
+    max_length: int,
+) -> dict[str, Any]:
+    """Losses of all examples, tokens they were taken over, and seconds; runs in a worker process."""
+    # Late, because the process that leases the device needs neither torch nor transformers.
+    from tasks.losses import decoder_losses, encoder_losses
+    from tasks.resident import resident_decoder, resident_encoder
+
+    start = time.perf_counter()
+    rows = read_rows(Path(examples_path), "encoder" if model_type == "encoder" else "decoder")
+    if digest_rows(rows) != examples_sha256:
+        raise ExampleDataError(f"{examples_path}: the examples have changed since the run was planned; start it again")
+    try:
+        if model_type == "encoder":
+            encoder = resident_encoder(Path(folder), dtype, device)
+            losses, n_tokens = encoder_losses(encoder, rows, batch_tokens=batch_tokens, max_length=max_length)
+        else:
+            decoder = resident_decoder(Path(folder), dtype, device)
+            losses, n_tokens = decoder_losses(decoder, rows, batch_tokens=batch_tokens, max_length=max_length)
+    except ExampleDataError as error:
+        raise ExampleDataError(f"{examples_path}: {error}") from error
+    return {"losses": losses, "n_tokens": n_tokens, "seconds": time.perf_counter() - start}
+
+
+def _call_worker(
+    checkpoint: Checkpoint,
+    examples: ExampleSet,
+    model_type: str,
+    settings: ScoreSettings,
+    report_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    try:
+        return call_on_device(
+            settings.devices,
+            compute_losses,
+            str(checkpoint.folder),
+            model_type,
+            str(local_path(examples.uri)),
+            examples.sha256,
+            settings.dtype,
+            settings.batch_tokens,
+            settings.max_length,
+            timeout_seconds=settings.timeout_seconds,
+            report_progress=report_progress,
+        )
+    except NonFiniteError as error:
+        # The worker knows a folder; people know the model by its name.
+        raise NonFiniteError(f"candidate {checkpoint.name}: {error}") from error

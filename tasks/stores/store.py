@@ -1,0 +1,111 @@
+"""What a place must be able to do to hold releases: folders today, S3 and the Hub behind the same few calls.
+
+Paths inside a store are relative, with `/`, and never begin with a dot: dotted names are the store's own.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tasks.records import FileDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file to be stored, and what its bytes must hash to once they are there."""
+
+    source: Path | bytes
+    """A file on this machine, or the bytes themselves where they are few."""
+    digest: FileDigest
+
+
+def content_of(data: bytes) -> Content:
+    """A small file that exists only in memory."""
+    return Content(data, digest_of(data))
+
+
+def digest_of(data: bytes) -> FileDigest:
+    """sha256 and size of bytes in memory."""
+    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
+
+
+class Store(Protocol):
+    """A place where releases live. Every method may raise StoreError; transient faults are TransientStoreError."""
+
+    @property
+    def destination(self) -> str:
+        """The place as a recipe writes it: an absolute path, `s3://bucket/prefix`, `hub://org`."""
+        ...
+
+    def uri(self, path: str) -> str:
+        """Where `path` can be read by others, e.g. `file:///releases/demo`."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or a folder."""
+        ...
+
+    def list_names(self, path: str) -> list[str]:
+        """Names directly under a folder, sorted; empty if there is no such folder."""
+        ...
+
+    def list_files(self, path: str) -> dict[str, int]:
+        """Every file under a folder, at any depth: its path inside the folder to its size in bytes, sorted."""
+        ...
+
+    def read_bytes(self, path: str) -> bytes:
+        """A small file; NotFoundError if there is none."""
+        ...
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a small file whole: a reader sees the old content or the new, nothing between."""
+        ...
+
+    def compare_and_swap(self, path: str, expected: bytes | None, new: bytes) -> None:
+        """Replace `expected` by `new`; None expects that there is no file.
+
+        Raises:
+            AliasConflictError: the file holds something else; of several writers exactly one wins.
+        """
+        ...
+
+    def compute_digest(self, path: str) -> FileDigest:
+        """Hash the bytes that are stored now; NotFoundError if there is no such file."""
+        ...
+
+    def upload(self, path: str, contents: Mapping[str, Content], last: str) -> None:
+        """Store a folder whole, each file verified after it was written.
+
+        Doing it again completes a folder that lacks files or holds damaged ones, and copies nothing else.
+
+        Args:
+            path: The folder. On stores that can rename, it appears at once; on others, `last` completes it.
+            contents: Path inside the folder to content.
+            last: The file whose presence means "complete". It is never replaced.
+
+        Raises:
+            StoreError: no space, or `last` stands there with other content.
+        """
+        ...
+
+    def local_folder(self, path: str) -> Path:
+        """The files of `path` as a folder on this machine; NotFoundError if there is no such folder."""
+        ...
+
+    def delete_tree(self, path: str) -> None:
+        """Remove a folder; readers see it whole or not at all. Nothing happens if there is none."""
+        ...
+
+    def check_writable(self, path: str = "") -> None:
+        """Prove before any work that a folder can be written and swapped in; leaves nothing behind.
+
+        Raises:
+            StoreError: it cannot; the message says why.
+        """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Space left; None where there is no such limit."""
+        ...

@@ -1,0 +1,91 @@
+"""How far merge weights can be trusted: numbers and warnings for the person who reads them in the morning."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from tasks.records import Score, Trust, standard_error
+
+NEARLY_UNIFORM = 0.95
+"""Share of the candidates that the effective number of models may reach before the losses hardly count."""
+NEARLY_ALONE = 0.99
+"""Share of one candidate from which the merge is next to a copy of it."""
+
+
+def compute_effective_models(weights: Mapping[str, float]) -> float:
+    """1 / sum of squared shares, of absolute weights: 1 when one has all the weight, N when N share it equally.
+
+    Known as the inverse Simpson index, or Kish's effective sample size. 0 when all weights are 0.
+    """
+    largest = max((abs(weight) for weight in weights.values()), default=0.0)
+    if largest == 0:
+        return 0.0
+    # Relative to the largest weight nothing overflows or vanishes when it is squared.
+    relative = [abs(weight) / largest for weight in weights.values()]
+    return math.fsum(relative) ** 2 / math.fsum(number * number for number in relative)
+
+
+def assess_weights(weights: Mapping[str, float], warnings: Sequence[str] = ()) -> Trust:
+    """The trust record of shares; `warnings` are those that the strategy has found itself."""
+    return Trust(compute_effective_models(weights), (*warnings, *_lone_candidate_warnings(weights)))
+
+
+def warn_about_losses(scores: Sequence[Score], weights: Mapping[str, float], temperature: float) -> tuple[str, ...]:
+    """What makes weights from losses doubtful.
+
+    Args:
+        scores: Of the candidates that losses weigh (a target with a fixed share is not among them), over the same
+            examples in the same order.
+        weights: Name to weight of at least these candidates.
+        temperature: Of the softmax, in nats.
+    """
+    if len(scores) < 2:
+        return ()
+    spread = max(score.loss for score in scores) - min(score.loss for score in scores)
+    return (*_flatness_warnings(scores, weights, temperature, spread), *_noise_warnings(scores))
+
+
+def warn_about_left_out(given: Mapping[str, float], names: Sequence[str]) -> tuple[str, ...]:
+    """Say whose given weight went to the others because the candidate was left out."""
+    lost = [f"{name} ({given[name]:g})" for name in given if name not in names and given[name] != 0]
+    if not lost:
+        return ()
+    return (f"the weight of {', '.join(lost)}, which was left out, went to the other candidates in proportion",)
+
+
+def _lone_candidate_warnings(weights: Mapping[str, float]) -> Iterator[str]:
+    if len(weights) == 1:
+        yield f"{next(iter(weights))} is the only candidate: nothing is mixed"
+        return
+    total = math.fsum(abs(weight) for weight in weights.values())
+    for name, weight in weights.items():
+        if abs(weight) > NEARLY_ALONE * total:
+            yield f"{name} takes {abs(weight) / total:.1%} of the weight: the merge is next to a copy of it"
+
+
+def _flatness_warnings(
+    scores: Sequence[Score], weights: Mapping[str, float], temperature: float, spread: float
+) -> Iterator[str]:
+    # A target's share is fixed by alpha, so only the shares that the losses decide are looked at.
+    effective = compute_effective_models({score.candidate: weights[score.candidate] for score in scores})
+    if effective > NEARLY_UNIFORM * len(scores):
+        yield (
+            f"the weights are nearly uniform (as if {effective:.2f} of {len(scores)} models shared equally): "
+            f"temperature {temperature:g} is high for losses that differ by {spread:.3g} nats; a lower one lets the "
+            "losses count"
+        )
+
+
+def _noise_warnings(scores: Sequence[Score]) -> Iterator[str]:
+    best, second = sorted(scores, key=lambda score: score.loss)[:2]
+    n = len(best.losses)
+    if n == 1:
+        yield "the losses come from a single example: one more may turn the weights round"
+        return
+    # All candidates saw the same examples, so the noise of a difference is that of the paired differences.
+    differences = tuple(b - a for a, b in zip(best.losses, second.losses, strict=True))
+    difference, error = math.fsum(differences) / n, standard_error(differences)
+    if difference <= error:
+        yield (
+            f"{best.candidate} and {second.candidate} cannot be told apart: their losses differ by {difference:.3g} "
+            f"nats with a standard error of {error:.3g} over {n} examples; more examples would tell"
+        )

@@ -1,0 +1,157 @@
+"""The worker process of one device: it calls functions there, one after the other, and tells its parent all about it.
+
+`tasks.worker_process` starts it as `python -m tasks.worker` and is the other end of the connection. It is no fork and
+does not import the parent's main module, so a plain script, a notebook and Prefect's engine can all start it. Nothing
+heavy is imported before a function needs it; what a function loads stays for the next one.
+
+Messages to the worker: `("call", "module:name", arguments, log level)`. Messages from it: `("log", record)` and
+`("progress", done, total)`, then one of `("result", value)` and `("error", exception, traceback)`.
+"""
+
+import importlib
+import logging
+import logging.handlers
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tasks.errors import DeviceError
+
+EXIT_DEVICE_FAULT = 70
+"""Exit code after a fault that leaves the device unusable for this process."""
+PROJECT_LOGGERS = ("tasks", "flows")
+
+_PARENT_CHECK_SECONDS = 0.5
+
+_line: "_Line | None" = None
+
+
+def report_progress(done: int, total: int) -> None:
+    """Tell whoever waits for the current call how far it is; does nothing outside a worker."""
+    if _line is not None:
+        _line.send(("progress", done, total))
+
+
+def serve(connection_fd: int, lease_fd: int, parent_pid: int) -> None:
+    """Answer calls until the parent closes the connection or is gone.
+
+    Args:
+        connection_fd: Our end of a socket pair.
+        lease_fd: The locked file that says the device is taken. Never touched: it is freed when this process ends.
+        parent_pid: Process without which this one has no purpose.
+    """
+    global _line
+    for descriptor in (connection_fd, lease_fd):
+        # A process that some function starts must neither keep the device leased nor the connection open.
+        os.set_inheritable(descriptor, False)
+    os.dup2(2, 1)  # stdout belongs to the command that started us, which may print JSON there
+    threading.Thread(target=_end_with_parent, args=(parent_pid,), daemon=True).start()
+    _line = _Line(Connection(connection_fd))
+    logging.getLogger().addHandler(_LogForwarder(_line))
+    try:
+        while True:
+            _answer(_line, _line.receive())
+    except (EOFError, OSError):
+        # The parent has no more calls. Leave without tearing down what the functions loaded: the kernel is faster.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _answer(line: "_Line", packed_call: bytes) -> None:
+    try:
+        _, reference, arguments, log_level = pickle.loads(packed_call)
+        for name in PROJECT_LOGGERS:
+            logging.getLogger(name).setLevel(log_level)
+        line.send(("result", _find(reference)(*arguments)))
+    except Exception as error:
+        if line.is_closed:
+            raise EOFError from error
+        line.send(_describe(error))
+
+
+def _find(reference: str) -> Callable[..., Any]:
+    module, _, qualified_name = reference.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in qualified_name.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _describe(error: Exception) -> tuple[str, Exception, str]:
+    """The message for a call that failed; does not return where the device is lost with it."""
+    text = traceback.format_exc()
+    if any("CUDA error" in str(cause) for cause in _causes(error)):
+        # A CUDA context does not recover from such a fault: every later call here would fail as well.
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        os._exit(EXIT_DEVICE_FAULT)
+    if any(kind.__name__ in ("OutOfMemoryError", "MemoryError") for kind in type(error).__mro__):
+        error = DeviceError(f"out of memory: {error}; lower score.batch_tokens or use a device with more memory")
+    return "error", _portable(error), text
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself if it survives the way to another process, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return DeviceError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _end_with_parent(parent_pid: int) -> None:
+    # Not prctl(PR_SET_PDEATHSIG): that fires when the parent's *thread* ends, and tasks run in short-lived threads.
+    while os.getppid() == parent_pid:
+        time.sleep(_PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+class _Line:
+    """The connection to the parent; messages from several threads do not mix."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._sending = threading.Lock()
+        self.is_closed = False
+
+    def receive(self) -> bytes:
+        return self._connection.recv_bytes()
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        packed = pickle.dumps(message)
+        with self._sending:
+            try:
+                self._connection.send_bytes(packed)
+            except OSError:
+                self.is_closed = True
+                raise
+
+
+class _LogForwarder(logging.handlers.QueueHandler):
+    """Sends log records to the parent, which gives them to its own handlers."""
+
+    def __init__(self, line: _Line):
+        super().__init__(None)  # type: ignore[arg-type]  # `enqueue` replaces the queue
+        self._line = line
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._line.send(("log", record.__dict__))
+
+
+if __name__ == "__main__":
+    # The module that functions import is another object than `__main__`, with its own `_line`; serve from that one.
+    from tasks.worker import serve as serve_here
+
+    serve_here(*map(int, sys.argv[1:]))

@@ -1,0 +1,232 @@
+"""Whole nights on the bundled models, through Prefect: released, unchanged, rejected, rolled back, killed."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from prefect import flow, unmapped
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flows.refresh import refresh
+from flows.rollback import promote, rollback
+from tasks.cache import open_cache
+from tasks.devices import open_devices
+from tasks.examples import read_rows
+from tasks.plan.plan import plan_refresh
+from tasks.promotion import unblock
+from tasks.recipe import Recipe
+from tasks.releases import open_registry
+from tasks.score.task import score
+from tasks.settings import CacheSettings
+from tasks.verification import verify_release
+from tests.flows.conftest import N_ROWS, read
+
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+
+
+def run(recipe: Recipe, cache: CacheSettings, **options: bool) -> tuple[State[Any], dict[str, Any]]:
+    state = refresh(recipe, cache=cache, return_state=True, **options)
+    return state, state.result()
+
+
+def test_a_night_releases_a_model_that_gives_the_evaluated_numbers_and_the_next_is_unchanged(
+    content: dict[str, Any], cache: CacheSettings, rows: Path
+):
+    content["gate"] = {"rules": [{"task": "banking", "against": "base", "min_delta": 0.03}]}
+    recipe = read(content)
+    state, result = run(recipe, cache)
+    assert state.name == "Completed" and result["status"] == "published"
+    registry = open_registry(recipe.publish.to[0], recipe.name)
+    assert verify_release(registry, "champion") == []
+    release = registry.checkpoint(result["version"], "release").folder
+    assert {path.name for path in release.iterdir()} >= {
+        "README.md", "config.json", "evaluation", "manifest.json", "model.safetensors", "recipe.lock.yaml",
+        "tokenizer.json",
+    }  # fmt: skip
+    evaluated = {row["task"]: row["merged"] for row in result["evaluation"]}
+    assert evaluated["banking"] == pytest.approx(plain_accuracy(release, rows / "banking.jsonl"), abs=1e-9)
+
+    state, again = run(recipe, cache)
+    assert state.name == "Unchanged" and again["status"] == "unchanged"
+    assert again["version"] == result["version"] and again["weights"] == result["weights"]
+
+    lock = Recipe.model_validate(read_yaml(release / "recipe.lock.yaml"))
+    state, from_lock = run(lock, cache)
+    assert from_lock["status"] == "unchanged"
+
+
+def plain_accuracy(folder: Path, data: Path) -> float:
+    """An independent measurement: one text at a time, all logits, the label words' tokens compared."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    examples = read_rows(data, "classification")
+    labels = sorted({row["output"] for row in examples})
+    tokens = [tokenizer(" " + label, add_special_tokens=False)["input_ids"][-1] for label in labels]
+    right = 0
+    for row in examples:
+        with torch.inference_mode():
+            logits = model(**tokenizer(row["input"], return_tensors="pt")).logits[0, -1]
+        right += labels[int(logits[tokens].argmax())] == row["output"]
+    assert len(examples) == N_ROWS
+    return right / len(examples)
+
+
+def read_yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_a_night_that_the_gate_stops_is_rejected_says_why_and_is_not_tried_again(
+    content: dict[str, Any], cache: CacheSettings, tmp_path: Path
+):
+    content["gate"] = {"rules": [{"task": "banking", "min": 1.01}]}
+    recipe = read(content)
+    state, result = run(recipe, cache)
+    assert state.name == "Rejected" and state.type.value == "COMPLETED"
+    assert "1.01" in (state.message or "")
+    assert result["status"] == "rejected" and result["release"] == []
+    assert list((tmp_path / "releases/assistant").glob("versions/*")) == []
+    state, again = run(recipe, cache)
+    assert state.name == "Unchanged" and "decided before: rejected" in again["message"]
+    _, forced = run(recipe, cache, force=True)
+    assert forced["status"] == "rejected"
+
+
+def test_what_was_rolled_back_does_not_come_back_until_it_is_unblocked(
+    content: dict[str, Any], cache: CacheSettings
+):
+    first = run(read(content), cache)[1]
+    second = run(read(content | {"weigh": {"strategy": "uniform"}}), cache)[1]
+    destination = f"{content['publish']['to'][0]}/assistant"
+    registry = open_registry(content["publish"]["to"][0], "assistant")
+    assert registry.resolve("champion") == second["version"]
+
+    assert rollback(destination, "answers got worse") == first["version"]
+    _, night = run(read(content | {"weigh": {"strategy": "uniform"}}), cache)
+    assert night["status"] == "unchanged" and "blocked" in night["message"]
+    assert registry.resolve("champion") == first["version"]
+
+    from datetime import UTC, datetime
+
+    unblock(registry, second["version"], by="test", reason="it was the data", now=datetime.now(UTC))
+    assert promote(destination, second["version"], "approved") == second["version"]
+    assert [event.action for event in registry.read_alias("champion").history][-3:] == ["rollback", "unblock", "promote"]
+
+
+def test_a_dry_run_measures_everything_and_writes_nothing(
+    recipe: Recipe, cache: CacheSettings, tmp_path: Path
+):
+    _, result = run(recipe, cache, dry_run=True)
+    assert result["status"] == "dry-run"
+    assert result["weights"].keys() == {"base", "banking", "wordnet"}
+    assert not list((tmp_path / "releases").rglob("*.json"))
+
+
+def test_an_optional_candidate_that_breaks_while_it_is_scored_is_left_out(
+    content: dict[str, Any], cache: CacheSettings, tmp_path: Path
+):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(content_path(content, "wordnet"), broken)
+    tensors = load_file(broken / "model.safetensors")
+    # The norm is a vector: planning samples matrices only, so this passes until losses are computed.
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    content["candidates"].append({"name": "broken", "model": str(broken), "optional": True})
+    _, result = run(read(content), cache)
+    assert result["status"] == "published"
+    assert result["weights"].keys() == {"base", "banking", "wordnet"}
+    del content["candidates"][-1]["optional"]
+    from tasks.errors import NonFiniteError
+
+    with pytest.raises(NonFiniteError, match="broken"):
+        refresh(read(content | {"name": "other"}), cache=cache)
+
+
+def content_path(content: dict[str, Any], name: str) -> Path:
+    from tests.flows.conftest import DEMO
+
+    return DEMO / next(entry["model"] for entry in content["candidates"] if entry["name"] == name)
+
+
+def test_a_worker_killed_by_sigkill_costs_one_attempt_and_the_others_go_on(recipe: Recipe, tmp_path: Path):
+    settings = CacheSettings(folder=str(tmp_path / "cache"))
+    planned = plan_refresh(recipe, open_cache(settings))
+
+    @flow
+    def scoring() -> list[tuple[str, str]]:
+        with open_devices(recipe.score.devices):
+            futures = score.map(
+                planned.candidates, unmapped(planned.examples), "decoder", unmapped(recipe.score), unmapped(settings)
+            )
+            futures.wait()
+        return [(str(future.task_run_id), future.state.name) for future in futures]
+
+    with killing_the_first_worker():
+        runs = scoring()
+    assert [state for _, state in runs] == ["Completed"] * 3
+    with get_client(sync_client=True) as client:
+        counts = [client.read_task_run(run_id).run_count for run_id, _ in runs]
+    assert sorted(counts) == [1, 1, 2]
+
+
+@contextmanager
+def killing_the_first_worker() -> Generator[None]:
+    """SIGKILL the first device worker of this process as soon as there is one."""
+    killed = threading.Event()
+
+    def hunt() -> None:
+        while not killed.is_set():
+            for pid in device_workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.set()
+                return
+            time.sleep(0.02)
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    yield
+    found = killed.is_set()
+    killed.set()
+    hunter.join()
+    assert found, "there was no worker to kill"
+
+
+def device_workers() -> list[int]:
+    """Process ids of this process's device workers, from /proc."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == os.getpid() and "tasks.worker" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def test_artifacts_of_a_night_tell_losses_metrics_gate_and_card(recipe: Recipe, cache: CacheSettings):
+    run(recipe, cache)
+    with get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts() if artifact.key}
+    table = json.loads(artifacts["assistant-weights"].data)
+    assert [row["candidate"] for row in table] == ["base", "banking", "wordnet"]
+    assert {"loss", "stderr", "weight"} <= table[0].keys()
+    assert "Gate: passed" in artifacts["assistant-gate"].data
+    assert json.loads(artifacts["assistant-evaluations"].data)[0]["task"] == "banking"
+    assert "merge" in artifacts["assistant-card"].data

@@ -1,0 +1,135 @@
+"""What stands between the steps of a refresh: who takes part, and who is evaluated on what."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flows.run import (
+    StepClock,
+    check_destination,
+    evaluation_pairs,
+    general_model,
+    keep_usable,
+    removing,
+    settings_of,
+    settle_candidates,
+    stored_evaluations,
+)
+from tasks.errors import CheckpointError, RecipeError
+from tasks.plan.fingerprints import with_fingerprints
+from tasks.recipe import Recipe
+from tasks.records import Checkpoint, Evaluation, ExampleSet, FileDigest, Plan
+
+
+def checkpoint(name: str, content: str = "") -> Checkpoint:
+    digest = FileDigest((content or name).encode().hex().ljust(64, "0"), 1)
+    return Checkpoint(name, f"/{name}", "r", f"file:///{name}", {"model.safetensors": digest})
+
+
+RECIPE = Recipe.model_validate(
+    {
+        "name": "demo",
+        "model_type": "decoder",
+        "base": "/base",
+        "candidates": [
+            {"name": "base", "model": "/base"},
+            {"name": "law", "model": "/law"},
+            {"name": "news", "model": "/news", "optional": True},
+        ],
+        "weigh": {"strategy": "uniform"},
+        "evaluate": [
+            {"name": "a", "kind": "classification", "data": "/a.jsonl"},
+            {"name": "b", "kind": "classification", "data": "/b.jsonl"},
+        ],
+    }
+)
+CANDIDATES = tuple(checkpoint(name) for name in ("base", "law", "news"))
+PLAN = with_fingerprints(
+    RECIPE,
+    Plan(
+        base=checkpoint("base"),
+        candidates=CANDIDATES,
+        examples=None,
+        evaluation_data={name: ExampleSet(f"file:///{name}.jsonl", name * 64, 3) for name in ("a", "b")},
+        champion=checkpoint("champion"),
+        champion_version="20261120-0123456789ab",
+        anchors=(checkpoint("release:/r/demo@anchor"),),
+        model_fingerprint="",
+        decision_fingerprint="",
+        bytes_to_read=0,
+        bytes_to_write=0,
+    ),
+)
+
+
+def test_an_optional_candidate_that_failed_is_left_out_and_the_others_keep_their_order():
+    results = ["base", "law", CheckpointError("damaged")]
+    kept, records = keep_usable(RECIPE, CANDIDATES, results)
+    assert [model.name for model in kept] == ["base", "law"]
+    assert records == ["base", "law"]
+
+
+def test_a_candidate_that_is_not_optional_fails_the_run_with_its_own_error():
+    with pytest.raises(CheckpointError, match="damaged"):
+        keep_usable(RECIPE, CANDIDATES, ["base", CheckpointError("damaged"), "news"])
+
+
+def test_leaving_a_candidate_out_is_reported_and_makes_another_model():
+    settled = settle_candidates(RECIPE, PLAN, CANDIDATES[:2])
+    assert [model.name for model in settled.candidates] == ["base", "law"]
+    assert settled.left_out == {"news": "failed while it was downloaded or scored"}
+    assert settled.model_fingerprint != PLAN.model_fingerprint
+    assert settle_candidates(RECIPE, PLAN, CANDIDATES) is PLAN
+
+
+def test_every_model_meets_every_task_once_grouped_by_model():
+    models = [checkpoint("merged"), PLAN.base, *PLAN.rivals, *CANDIDATES]
+    checkpoints, tasks, data = evaluation_pairs(RECIPE, PLAN.evaluation_data, models, [])
+    names = [model.name for model in checkpoints]
+    expected = ["merged", "base", "champion", "release:/r/demo@anchor", "law", "news"]
+    assert names == [name for name in expected for _ in range(2)]
+    assert [task.name for task in tasks] == ["a", "b"] * 6
+    assert [examples.sha256[0] for examples in data] == ["a", "b"] * 6
+
+
+def test_what_the_champions_release_already_says_is_not_measured_again():
+    stored = [Evaluation("a", "champion", "accuracy", True, (1.0,), "a" * 64, 0.0)]
+    checkpoints, tasks, _ = evaluation_pairs(RECIPE, PLAN.evaluation_data, [checkpoint("champion")], stored)
+    assert [(model.name, task.name) for model, task in zip(checkpoints, tasks, strict=True)] == [("champion", "b")]
+
+
+def test_without_a_release_nothing_is_stored():
+    assert stored_evaluations(RECIPE, PLAN) == []
+    assert stored_evaluations(RECIPE, dataclasses.replace(PLAN, champion_version=None)) == []
+
+
+def test_settings_of_follow_the_recipes_order():
+    assert [settings.name for settings in settings_of(RECIPE, CANDIDATES[::-1])] == ["base", "law", "news"]
+    assert general_model(RECIPE) is None
+
+
+def test_a_recipe_without_a_destination_is_refused_unless_it_is_a_dry_run():
+    with pytest.raises(RecipeError, match=r"publish: .*add publish\.to, or run with --dry-run"):
+        check_destination(RECIPE, dry_run=False)
+    check_destination(RECIPE, dry_run=True)
+
+
+def test_the_clock_notes_steps_that_ended_well():
+    clock = StepClock()
+    with clock.step("merge"):
+        pass
+    with pytest.raises(ValueError, match="broken"), clock.step("gate"):
+        raise ValueError("broken")
+    assert list(clock.seconds) == ["merge"]
+
+
+def test_the_work_folder_goes_at_the_end_but_stays_after_an_error(tmp_path: Path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="broken"), removing(folder):
+        raise ValueError("broken")
+    assert folder.is_dir()
+    with removing(folder):
+        pass
+    assert not folder.exists()

@@ -1,0 +1,88 @@
+"""Small checkpoints on disk, and their tensors back."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.records import Checkpoint
+
+MakeCheckpoint = Callable[..., Checkpoint]
+
+
+@pytest.fixture
+def describe() -> Callable[[str, Path], Checkpoint]:
+    """The record of a folder under a name."""
+
+    def run(name: str, folder: Path) -> Checkpoint:
+        files = {path: hash_file(folder / path) for path in list_model_files(folder)}
+        return describe_folder(name, str(folder), folder, files)
+
+    return run
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path, describe: Callable[[str, Path], Checkpoint]) -> MakeCheckpoint:
+    """Write tensors as a checkpoint of a name, in as many shards as asked, with config and tokenizer."""
+
+    def make(name: str, tensors: Mapping[str, Tensor], n_shards: int = 1, dtype: str = "float32") -> Checkpoint:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"dtype": dtype, "rms_norm_eps": 1e-05}))
+        (folder / "tokenizer.json").write_text(f'{{"of": "{name}"}}')
+        _save(folder, tensors, n_shards)
+        return describe(name, folder)
+
+    return make
+
+
+def _save(folder: Path, tensors: Mapping[str, Tensor], n_shards: int) -> None:
+    if n_shards == 1:
+        save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map: dict[str, str] = {}
+    for number in range(n_shards):
+        shard = f"model-{number + 1:05d}-of-{n_shards:05d}.safetensors"
+        names = list(tensors)[number::n_shards]
+        save_file({name: tensors[name] for name in names}, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.fixture
+def load_all() -> Callable[[Path], dict[str, Tensor]]:
+    """All tensors of a folder, read by the safetensors library; those of a component under its name."""
+
+    def load(folder: Path) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(folder.rglob("*.safetensors")):
+            component = file.parent.relative_to(folder).as_posix()
+            prefix = "" if component == "." else f"{component}/"
+            tensors |= {prefix + name: tensor for name, tensor in load_file(file).items()}
+        return tensors
+
+    return load
+
+
+@pytest.fixture
+def random_tensors() -> Callable[..., dict[str, Tensor]]:
+    """A state dict with matrices, vectors, a scalar and an empty tensor, drawn from a seed."""
+
+    def draw(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {
+            "embed": (64, 24),
+            "layers.0.w": (24, 24),
+            "layers.10.w": (25, 31),
+            "norm": (24,),
+            "scale": (),
+            "none": (0, 3),
+        }
+        return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+
+    return draw

@@ -1,0 +1,103 @@
+"""Reports of refreshes as the flow hands them to publishing, around checkpoints of a few bytes."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.recipe import Recipe
+from tasks.records import (
+    Checkpoint,
+    Evaluation,
+    ExampleSet,
+    GateDecision,
+    MergedModel,
+    MergeWeights,
+    Plan,
+    RefreshReport,
+    Score,
+    Trust,
+)
+
+MakeReport = Callable[..., RefreshReport]
+
+
+def make_checkpoint(folder: Path, name: str, model: str | None = None, licence: str | None = None) -> Checkpoint:
+    """A folder that looks like a checkpoint; its weights are the bytes of its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(f"weights of {name}".encode())
+    if licence:
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# {name}\n")
+    files = {path: hash_file(folder / path) for path in list_model_files(folder)}
+    return describe_folder(name, model or str(folder), folder, files)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """As YAML gives it, with absolute paths."""
+    return {
+        "name": "demo",
+        "model_type": "decoder",
+        "base": str(tmp_path / "models/base"),
+        "candidates": [
+            {"name": "base", "model": str(tmp_path / "models/base")},
+            {"name": "news", "model": str(tmp_path / "models/news"), "role": "target"},
+        ],
+        "examples": str(tmp_path / "examples.jsonl"),
+        "weigh": {"strategy": "loss", "alpha": 0.5},
+        "evaluate": [{"name": "news", "kind": "classification", "data": str(tmp_path / "news.jsonl")}],
+        "gate": {"rules": [{"task": "news", "min_delta": 0.0}]},
+        "publish": {"to": [str(tmp_path / "releases")], "keep": 2},
+    }
+
+
+@pytest.fixture
+def make_report(tmp_path: Path, recipe: dict[str, Any]) -> MakeReport:
+    """Report of night n: the model fingerprint is n repeated, the decision's depends on the champion too."""
+
+    def make(number: int = 1, champion: str | None = None, passed: bool = True, **recipe_changes: Any) -> RefreshReport:
+        parsed = Recipe.model_validate(recipe | recipe_changes)
+        base = make_checkpoint(tmp_path / "models/base", "base", licence="apache-2.0")
+        news = make_checkpoint(tmp_path / "models/news", "news", licence="apache-2.0")
+        merged = make_checkpoint(tmp_path / f"work/{number}", f"merged {number}")
+        plan = Plan(
+            base=base,
+            candidates=(base, news),
+            examples=ExampleSet("file:///examples.jsonl", "e" * 64, 8),
+            evaluation_data={"news": ExampleSet("file:///news.jsonl", "d" * 64, 4)},
+            champion=None,
+            champion_version=champion,
+            anchors=(),
+            model_fingerprint=str(number) * 64,
+            decision_fingerprint=(str(number) + (champion or "none").replace("-", ""))[:64],
+            bytes_to_read=1,
+            bytes_to_write=1,
+        )
+        values = {"merged": (1.0, 1.0, 1.0, 0.0), "base": (0.0, 1.0, 0.0, 0.0), "news": (1.0, 1.0, 1.0, 1.0)}
+        if champion:
+            values["champion"] = (1.0, 0.0, 1.0, 0.0)
+        return RefreshReport(
+            recipe=parsed.model_dump(mode="json", by_alias=True),
+            plan=plan,
+            scores=(Score("base", (2.0, 3.0), 20, 1.0), Score("news", (1.0, 1.5), 20, 1.0)),
+            weights=MergeWeights("loss", {"base": 0.5, "news": 0.5}, Trust(2.0, ("base and news are alike",))),
+            merged=MergedModel(dataclasses.replace(merged, name="merged"), 1, 1, 1.0),
+            evaluations=tuple(
+                Evaluation("news", model, "accuracy", True, found, "d" * 64, 1.0) for model, found in values.items()
+            ),
+            gate=GateDecision(passed, ("news: +0.25 over the champion",)),
+            seconds={"merge": 1.5},
+            flow_run_id="run",
+        )
+
+    return make

@@ -1,0 +1,98 @@
+"""recipe.lock.yaml: valid, pinned, and the same when made from itself."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.publish.lock import pin_reference, render_lock
+from tasks.recipe import Recipe
+from tasks.records import RefreshReport
+
+
+def read_lock(text: str) -> Recipe:
+    return Recipe.model_validate(yaml.safe_load(text))
+
+
+def rerun(report: RefreshReport, text: str) -> RefreshReport:
+    """The report of a run of the lock file: everything resolves to the same."""
+    return dataclasses.replace(report, recipe=read_lock(text).model_dump(mode="json", by_alias=True))
+
+
+def test_the_lock_file_is_a_recipe_with_every_digest(make_report):
+    report = make_report()
+    locked = read_lock(render_lock(report))
+    plan = report.plan
+    assert locked.base_digest == f"sha256:{plan.base.digest}"
+    assert [candidate.digest for candidate in locked.candidates] == [
+        f"sha256:{checkpoint.digest}" for checkpoint in plan.candidates
+    ]
+    assert locked.examples_sha256 == "e" * 64
+    assert locked.evaluate[0].sha256 == "d" * 64
+
+
+def test_apart_from_the_pins_nothing_changes(make_report):
+    report = make_report()
+    locked, original = read_lock(render_lock(report)), Recipe.model_validate(report.recipe)
+    for section in ("score", "weigh", "merge", "gate", "publish", "model_type", "name"):
+        assert getattr(locked, section) == getattr(original, section)
+
+
+def test_made_from_itself_it_has_the_same_bytes(make_report):
+    report = make_report()
+    text = render_lock(report)
+    assert render_lock(rerun(report, text)) == text
+    assert text.startswith("# The recipe of this release")
+    assert "cocktail refresh recipe.lock.yaml" in text
+
+
+def test_inline_examples_survive_with_nulls_odd_texts_and_floats(make_report):
+    rows = [{"input": "né: \u2028 #'\"\n- on", "output": "yes", "note": None, "weight": 1e-7}]
+    report = make_report(examples=rows)
+    text = render_lock(report)
+    assert read_lock(text).examples == rows
+    assert render_lock(rerun(report, text)) == text
+
+
+def test_an_optional_candidate_that_was_left_out_is_not_in_the_lock(make_report, recipe: dict[str, Any]):
+    candidates = [*recipe["candidates"][:1], {"name": "law", "model": "/law", "optional": True}]
+    weigh = {"strategy": "given", "weights": {"base": 0.5, "law": 0.5}}
+    report = make_report(candidates=candidates, weigh=weigh)
+    plan = dataclasses.replace(report.plan, candidates=report.plan.candidates[:1], left_out={"law": "NaN"})
+    weights = dataclasses.replace(report.weights, weights={"base": 1.0})
+    locked = read_lock(render_lock(dataclasses.replace(report, plan=plan, weights=weights)))
+    assert [candidate.name for candidate in locked.candidates] == ["base"]
+    assert locked.weigh.weights == {"base": 1.0}
+
+
+def test_a_rule_against_a_release_is_pinned_to_its_version(make_report, tmp_path: Path):
+    against = f"release:{tmp_path}/releases/demo@champion"
+    report = make_report(gate={"rules": [{"task": "news", "min_delta": 0.0, "against": against}]})
+    anchor = dataclasses.replace(report.plan.base, name=against, revision="20261120-000000000000")
+    report = dataclasses.replace(report, plan=dataclasses.replace(report.plan, anchors=(anchor,)))
+    locked = read_lock(render_lock(report))
+    assert locked.gate.rules[0].against == f"release:{tmp_path}/releases/demo@20261120-000000000000"
+
+
+def test_a_recipe_without_base_examples_and_tasks_stays_without(make_report, recipe: dict[str, Any]):
+    report = make_report(base=None, examples=None, weigh={"strategy": "uniform"}, evaluate=[], gate={},
+                         candidates=[candidate | {"role": None} for candidate in recipe["candidates"]])  # fmt: skip
+    report = dataclasses.replace(report, plan=dataclasses.replace(report.plan, examples=None, evaluation_data={}))
+    locked = read_lock(render_lock(report))
+    assert (locked.base, locked.base_digest, locked.examples_sha256, locked.evaluate) == (None, None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "pinned"),
+    [
+        ("org/model@main", "org/model@abc"),
+        ("hub://org/model", "hub://org/model@abc"),
+        ("release:./releases/demo@champion", "release:./releases/demo@abc"),
+        ("/models/news", "/models/news"),
+        ("s3://models/news", "s3://models/news"),
+    ],
+)
+def test_references_are_pinned_where_they_can_come_to_mean_something_else(text: str, pinned: str):
+    assert pin_reference(text, "abc") == pinned == pin_reference(pinned, "abc")

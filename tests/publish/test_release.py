@@ -1,0 +1,305 @@
+"""Publishing into real folders: whole versions, one alias, decisions, and plain re-runs."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks.publish.release as module
+from tasks.errors import AliasConflictError, ReleaseError, StoreError
+from tasks.promotion import promote, rollback, unblock
+from tasks.publish.release import publish_release, record_rejection
+from tasks.records import RefreshReport, Release
+from tasks.releases import Registry, open_registry
+from tasks.settings import PublishSettings
+from tasks.verification import verify_release
+
+Publish = Callable[..., Release]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PublishSettings:
+    return PublishSettings(to=[str(tmp_path / "releases")], keep=3)
+
+
+@pytest.fixture
+def registry(settings: PublishSettings) -> Registry:
+    return open_registry(settings.to[0], "demo")
+
+
+@pytest.fixture
+def publish(settings: PublishSettings, now: datetime) -> Publish:
+    def run(report: RefreshReport, **changes: Any) -> Release:
+        return publish_release(report, settings.model_copy(update=changes), now=now, by="night")
+
+    return run
+
+
+def files_of(registry: Registry, version: str) -> dict[str, bytes]:
+    folder = registry.version_path(version)
+    return {path: registry.store.read_bytes(f"{folder}/{path}") for path in registry.store.list_files(folder)}
+
+
+def test_a_release_has_the_layout_of_the_contract_and_verifies(registry: Registry, make_report, publish: Publish):
+    release = publish(make_report())
+    assert release.version == "20261120-111111111111"
+    assert (release.sequence, release.promoted) == (1, True)
+    assert release.uris == (registry.store.uri("demo/versions/20261120-111111111111"),)
+    assert release.manifest_sha256 == registry.manifest_sha256(release.version)
+    assert list(files_of(registry, release.version)) == [
+        "README.md",
+        "config.json",
+        "evaluation/news~base.jsonl",
+        "evaluation/news~merged.jsonl",
+        "evaluation/news~news.jsonl",
+        "manifest.json",
+        "model.safetensors",
+        "recipe.lock.yaml",
+    ]
+    assert verify_release(registry, "champion") == []
+    state = registry.read_alias("champion")
+    assert state is not None
+    assert (state.version, state.promoted_by) == (release.version, "night")
+    assert state.reason == "news: +0.25 over the champion"
+
+
+def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_report, publish: Publish):
+    manifest = registry.read_manifest(publish(make_report()).version)
+    assert list(manifest) == [
+        "schema_version", "name", "version", "sequence", "model_fingerprint", "decision_fingerprint", "created_at",
+        "model_type", "strategy", "method", "parameters", "dtype", "models", "examples", "trust", "evaluation", "gate",
+        "files", "seed", "environment", "timings", "peak_rss_bytes", "flow_run_id",
+    ]  # fmt: skip
+    news = manifest["models"][1]
+    assert list(news) == ["name", "model", "revision", "role", "weight", "loss", "loss_stderr", "licence", "files"]
+    assert (news["name"], news["role"], news["weight"], news["loss"]) == ("news", "target", 0.5, 1.25)
+    assert manifest["parameters"] == {"weigh": {"temperature": 5.0, "alpha": 0.5}, "merge": {"lambda": 1.0}}
+    assert manifest["evaluation"][0]["merged"] == 0.75
+    assert manifest["evaluation"][0]["champion"] is None
+    assert manifest["gate"] == {"passed": True, "reasons": ["news: +0.25 over the champion"]}
+    assert manifest["environment"].keys() >= {"python", "platform", "torch", "transformers", "safetensors"}
+    assert 2**20 < manifest["peak_rss_bytes"] < 2**40
+
+
+def test_the_same_inputs_elsewhere_and_later_give_the_same_bytes_in_all_files_but_the_manifest(
+    registry: Registry, make_report, publish: Publish, now: datetime, tmp_path: Path
+):
+    first = publish(make_report())
+    again = make_report(champion="20250101-aaaaaaaaaaaa")
+    other = PublishSettings(to=[str(tmp_path / "elsewhere")], promote="manual")
+    elsewhere = open_registry(other.to[0], "demo")
+    promote_as_planned(elsewhere, again, now)
+    second = publish_release(again, other, now=now + timedelta(days=3), by="x")
+    here, there = files_of(registry, first.version), files_of(elsewhere, second.version)
+    assert here.keys() == there.keys()
+    assert [path for path in here if here[path] != there[path]] == ["manifest.json"]
+
+
+def promote_as_planned(registry: Registry, report: RefreshReport, now: datetime) -> None:
+    """Put a release that the report's plan saw as champion where it expects it."""
+    version = report.plan.champion_version
+    manifest = {"version": version, "sequence": 1, "model_fingerprint": "a" * 64, "files": {}}
+    registry.store.write_bytes(f"{registry.version_path(str(version))}/manifest.json", json.dumps(manifest).encode())
+    promote(registry, str(version), "champion", by="test", reason="", now=now, expected=None)
+
+
+def test_a_gate_that_said_no_is_never_published_and_one_that_passed_never_rejected(
+    registry: Registry, make_report, publish: Publish, settings: PublishSettings, now: datetime
+):
+    with pytest.raises(ReleaseError, match="the gate said no, so there is nothing to release: news"):
+        publish(make_report(passed=False))
+    with pytest.raises(ReleaseError, match="the gate has passed, so there is no rejection to record"):
+        record_rejection(make_report(), settings, now=now)
+    assert registry.store.list_files("") == {}
+
+
+def test_a_rejection_is_remembered_with_its_reasons(
+    registry: Registry, make_report, settings: PublishSettings, now: datetime
+):
+    report = make_report(passed=False)
+    record_rejection(report, settings, now=now)
+    decision = registry.find_decision(report.plan.decision_fingerprint)
+    assert decision is not None
+    assert (decision.status, decision.version) == ("rejected", None)
+    assert decision.gate == report.gate
+    assert decision.losses == {"base": 2.5, "news": 1.25}
+    assert decision.evaluation[0]["task"] == "news"
+    assert registry.versions() == []
+
+
+def test_publishing_again_keeps_the_version_and_changes_nothing(registry: Registry, make_report, publish: Publish):
+    first = publish(make_report())
+    before = files_of(registry, first.version)
+    assert publish(make_report()) == first
+    assert files_of(registry, first.version) == before
+
+
+def test_the_next_model_gets_the_next_sequence_even_when_the_clock_ran_backwards(
+    registry: Registry, make_report, settings: PublishSettings, publish: Publish, now: datetime
+):
+    first = publish(make_report(1))
+    report = make_report(2, champion=first.version)
+    second = publish_release(report, settings, now=now - timedelta(days=400), by="night")
+    assert (second.version[:8], second.sequence) == ("20251016", 2)
+    assert registry.versions() == [first.version, second.version]
+
+
+def test_a_damaged_release_of_the_same_model_is_restored_from_the_same_bytes(
+    registry: Registry, make_report, publish: Publish
+):
+    release = publish(make_report())
+    folder = registry.store.local_folder(registry.version_path(release.version))
+    (folder / "model.safetensors").unlink()
+    (folder / "README.md").write_bytes(b"?")
+    publish(make_report())
+    assert verify_release(registry, "champion") == []
+
+
+def test_damage_that_cannot_be_restored_is_told(registry: Registry, make_report, publish: Publish):
+    release = publish(make_report())
+    folder = registry.store.local_folder(registry.version_path(release.version))
+    (folder / "extra.bin").write_bytes(b"?")
+    with pytest.raises(ReleaseError, match=r"that release is damaged: extra.bin: extra"):
+        publish(make_report())
+
+
+def test_promote_manual_leaves_the_alias_to_people(registry: Registry, make_report, publish: Publish):
+    report = make_report()
+    release = publish(report, promote="manual")
+    assert not release.promoted
+    assert registry.read_alias("champion") is None
+    decision = registry.find_decision(report.plan.decision_fingerprint)
+    assert decision is not None
+    assert (decision.status, decision.version) == ("pending", release.version)
+    assert publish(report).promoted
+
+
+def test_a_model_that_was_rolled_back_is_not_brought_back_until_it_is_unblocked(
+    registry: Registry, make_report, publish: Publish, now: datetime
+):
+    first = publish(make_report(1))
+    second = publish(make_report(2, champion=first.version))
+    rollback(registry, "champion", by="on call", reason="complaints", now=now)
+    again = publish(make_report(2, champion=first.version))
+    assert (again.version, again.promoted) == (second.version, False)
+    unblock(registry, second.version, by="me", reason="", now=now)
+    assert publish(make_report(2, champion=first.version)).promoted
+
+
+def test_a_run_whose_champion_is_not_live_any_more_must_compare_again(
+    registry: Registry, make_report, publish: Publish
+):
+    first = publish(make_report(1))
+    with pytest.raises(AliasConflictError, match=f"points at {first.version} now, but this run compared with nothing"):
+        publish(make_report(2))
+    assert registry.versions() == [first.version]
+
+
+def test_other_aliases_are_not_touched(registry: Registry, make_report, publish: Publish):
+    first = publish(make_report(1))
+    second = publish(make_report(2), alias="canary")
+    assert registry.resolve("champion") == first.version
+    assert registry.resolve("canary") == second.version
+
+
+def test_old_versions_go_but_not_the_live_one_nor_the_one_before(registry: Registry, make_report, publish: Publish):
+    version = None
+    made: list[str] = []
+    for number in (1, 2, 3, 4):
+        version = publish(make_report(number, champion=version), keep=2).version
+        made.append(version)
+    assert registry.versions() == made[2:]
+
+
+def test_versions_that_cannot_be_removed_do_not_fail_the_release(make_report, publish: Publish, monkeypatch, caplog):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise StoreError("busy")
+
+    monkeypatch.setattr(module, "prune", refuse)
+    assert publish(make_report()).promoted
+    assert "old versions could not be removed; the next release tries again: busy" in caplog.text
+
+
+def test_a_reader_of_the_alias_never_sees_half_a_release(registry: Registry, make_report, publish: Publish):
+    stop, seen, problems = threading.Event(), set[str](), list[str]()
+
+    def read() -> None:
+        while not stop.is_set():
+            state = registry.read_alias("champion")
+            if state is not None:
+                seen.add(state.version)
+                problems.extend(verify_release(registry, state.version))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    version = None
+    for number in range(1, 8):
+        version = publish(make_report(number, champion=version), keep=10).version
+    stop.set()
+    reader.join()
+    assert problems == []
+    assert len(seen) > 1
+
+
+def test_several_destinations_get_the_same_version_and_alias(make_report, publish: Publish, tmp_path: Path):
+    places = [str(tmp_path / "releases"), str(tmp_path / "copy")]
+    release = publish(make_report(), to=places)
+    truth, copy = (open_registry(place, "demo") for place in places)
+    assert len(release.uris) == 2
+    assert files_of(copy, release.version) == files_of(truth, release.version)
+    assert copy.read_alias("champion") == truth.read_alias("champion")
+    assert verify_release(copy, "champion") == []
+
+
+def test_a_destination_that_was_added_or_away_is_completed_at_the_next_release(
+    make_report, publish: Publish, tmp_path: Path, caplog
+):
+    places = [str(tmp_path / "releases"), str(tmp_path / "copy")]
+    (tmp_path / "copy").write_text("a file for now")
+    first = publish(make_report(1), to=places)
+    assert len(first.uris) == 1
+    assert "copy lags behind; the next release will complete it" in caplog.text
+    (tmp_path / "copy").unlink()
+    second = publish(make_report(2, champion=first.version), to=places, promote="manual")
+    copy = open_registry(places[1], "demo")
+    # The live version came along, so that the copy's alias can point at it.
+    assert copy.versions() == [first.version, second.version]
+    assert copy.resolve("champion") == first.version
+
+
+def test_a_destination_whose_alias_file_is_damaged_does_not_fail_the_release(
+    make_report, publish: Publish, tmp_path: Path, caplog
+):
+    places = [str(tmp_path / "releases"), str(tmp_path / "copy")]
+    open_registry(places[1], "demo").store.write_bytes("demo/aliases/champion.json", b"{")
+    assert publish(make_report(1), to=places).promoted
+    assert "the file is damaged" in caplog.text
+
+
+def test_a_release_that_is_not_whole_is_not_made(registry: Registry, make_report, publish: Publish):
+    report = make_report()
+    (report.merged.checkpoint.folder / "model.safetensors").write_bytes(b"changed meanwhile")
+    with pytest.raises(StoreError, match="it changed while it was released"):
+        publish(report)
+    assert registry.versions() == []
+    assert registry.read_alias("champion") is None
+
+
+def test_a_recipe_without_gate_examples_or_evaluation_can_be_released(
+    registry: Registry, make_report, publish: Publish, recipe: dict[str, Any]
+):
+    candidates = [candidate | {"role": None} for candidate in recipe["candidates"]]
+    report = make_report(candidates=candidates, examples=None, weigh={"strategy": "uniform"}, evaluate=[], gate={})
+    plan = dataclasses.replace(report.plan, examples=None, evaluation_data={})
+    gate = dataclasses.replace(report.gate, reasons=())
+    publish(dataclasses.replace(report, plan=plan, scores=(), evaluations=(), gate=gate))
+    manifest = registry.read_manifest("champion")
+    assert (manifest["examples"], manifest["evaluation"]) == (None, [])
+    state = registry.read_alias("champion")
+    assert state is not None
+    assert state.reason == "the gate has no rules"

@@ -1,0 +1,152 @@
+"""Scores of tiny models: once through a real worker process, else computed in this process."""
+
+import json
+import math
+import tempfile
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import save_decoder, save_encoder
+
+import tasks.resident
+import tasks.score.candidate
+from tasks.cache import ResultCache
+from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.devices import open_devices
+from tasks.errors import ExampleDataError, NonFiniteError
+from tasks.examples import describe_examples
+from tasks.losses import decoder_losses, encoder_losses
+from tasks.resident import resident_decoder, resident_encoder
+from tasks.score.candidate import score_candidate
+from tasks.settings import ScoreSettings
+
+ANSWERS = [{"input": "question a", "output": "yes no"}, {"input": "topic b", "output": "no"}]
+PAIRS = [{"query": "a", "pos": ["yes"], "neg": ["no"]}, {"query": "b", "pos": ["topic"]}]
+SETTINGS = ScoreSettings(devices=["cpu:0"], batch_tokens=64, max_length=32)
+
+
+@pytest.fixture(autouse=True)
+def no_resident():
+    yield
+    tasks.resident._slots.clear()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ResultCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Computes in this process; the list says how often."""
+    calls = []
+
+    def call(setting, function, *arguments, timeout_seconds, report_progress):
+        calls.append((setting, timeout_seconds))
+        return function("cpu", *arguments)
+
+    monkeypatch.setattr(tasks.score.candidate, "call_on_device", call)
+    return calls
+
+
+def describe(folder, name="law"):
+    return describe_folder(
+        name, str(folder), folder, {path: hash_file(folder / path) for path in list_model_files(folder)}
+    )
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def law(tmp_path):
+    return describe(save_decoder(tmp_path / "law", 1))
+
+
+@pytest.fixture
+def examples(tmp_path):
+    return describe_examples(write_rows(tmp_path / "examples.jsonl", ANSWERS), "decoder")
+
+
+def test_a_worker_process_scores_candidates_as_this_process_does(tmp_path, cache, law, examples, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # device locks that no other run shares
+    news = describe(save_decoder(tmp_path / "news", 2), "news")
+    support = describe(save_encoder(tmp_path / "support", 3), "support")
+    pairs = describe_examples(write_rows(tmp_path / "pairs.jsonl", PAIRS), "encoder")
+    reports = []
+    with open_devices(SETTINGS.devices):
+        found = [
+            score_candidate(law, examples, "decoder", SETTINGS, cache, lambda *report: reports.append(report)),
+            score_candidate(news, examples, "decoder", SETTINGS, cache),
+            score_candidate(support, pairs, "encoder", SETTINGS, cache),
+        ]
+    limits = {"batch_tokens": 64, "max_length": 32}
+    expected = [
+        decoder_losses(resident_decoder(tmp_path / "law", "float32", "cpu"), ANSWERS, **limits),
+        decoder_losses(resident_decoder(tmp_path / "news", "float32", "cpu"), ANSWERS, **limits),
+        encoder_losses(resident_encoder(tmp_path / "support", "float32", "cpu"), PAIRS, **limits),
+    ]
+    assert [score.candidate for score in found] == ["law", "news", "support"]
+    for score, (losses, n_tokens) in zip(found, expected, strict=True):
+        assert score.losses == pytest.approx(losses, abs=1e-6)
+        assert score.n_tokens == n_tokens
+        assert score.seconds > 0 and not score.cached
+    assert reports[-1] == (2, 2)
+
+
+def test_what_was_scored_before_is_not_computed_again(tmp_path, cache, law, examples, in_process):
+    first = score_candidate(law, examples, "decoder", SETTINGS, cache)
+    # The same content under another name and path, in other batches, on other devices.
+    moved = describe((tmp_path / "law").rename(tmp_path / "moved"), "other")
+    settings = SETTINGS.model_copy(update={"batch_tokens": 9, "devices": ["cpu:1"], "timeout_seconds": 5.0})
+    second = score_candidate(moved, examples, "decoder", settings, cache)
+    assert len(in_process) == 1
+    assert (second.candidate, second.losses, second.seconds) == ("other", first.losses, first.seconds)
+    assert (first.cached, second.cached) == (False, True)
+
+
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"max_length": 16}])
+def test_what_changes_losses_is_computed_again(cache, law, examples, in_process, change):
+    score_candidate(law, examples, "decoder", SETTINGS, cache)
+    score_candidate(law, examples, "decoder", SETTINGS.model_copy(update=change), cache)
+    assert len(in_process) == 2
+
+
+def test_other_examples_are_scored_again(tmp_path, cache, law, examples, in_process):
+    score_candidate(law, examples, "decoder", SETTINGS, cache)
+    other = describe_examples(write_rows(tmp_path / "other.jsonl", ANSWERS[:1]), "decoder")
+    assert len(score_candidate(law, other, "decoder", SETTINGS, cache).losses) == 1
+    assert len(in_process) == 2
+
+
+def test_devices_and_time_limit_are_those_of_the_settings(cache, law, examples, in_process):
+    settings = SETTINGS.model_copy(update={"devices": ["cpu:3"], "timeout_seconds": 7.0})
+    score_candidate(law, examples, "decoder", settings, cache)
+    assert in_process == [(["cpu:3"], 7.0)]
+
+
+def test_a_loss_that_is_not_finite_names_the_candidate_and_is_not_kept(tmp_path, cache, examples, in_process):
+    folder = save_decoder(tmp_path / "broken", 1)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], math.nan)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for _ in range(2):
+        with pytest.raises(NonFiniteError, match="candidate law: the loss of row 1, 2 is not finite"):
+            score_candidate(describe(folder), examples, "decoder", SETTINGS, cache)
+    assert len(in_process) == 2
+
+
+def test_an_example_that_cannot_be_scored_names_its_file(tmp_path, cache, law, in_process):
+    rows = [*ANSWERS, {"input": "a", "output": " ".join(["yes"] * 40)}]
+    examples = describe_examples(write_rows(tmp_path / "long.jsonl", rows), "decoder")
+    with pytest.raises(ExampleDataError, match=r"long\.jsonl: 1 of 3 answers .*\n.*row 3 .* the limit is 32"):
+        score_candidate(law, examples, "decoder", SETTINGS, cache)
+
+
+def test_examples_that_changed_since_the_plan_are_refused(tmp_path, cache, law, examples, in_process):
+    write_rows(tmp_path / "examples.jsonl", ANSWERS[:1])
+    with pytest.raises(ExampleDataError, match="the examples have changed since the run was planned"):
+        score_candidate(law, examples, "decoder", SETTINGS, cache)

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+from tasks.checkpoint import TensorView
+from tasks.compatibility import MAX_LISTED, tensor_mismatches
+
+
+def views(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorView]:
+    return {name: TensorView(name, dtype, shape, Path("x"), 0) for name, (dtype, shape) in tensors.items()}
+
+
+def test_equal_names_and_shapes_fit_whatever_the_floating_dtype():
+    assert tensor_mismatches(views(w=("F32", (2, 3))), views(w=("BF16", (2, 3))), "base", "news") == []
+
+
+def test_another_shape_is_named_with_both_sides():
+    problems = tensor_mismatches(views(w=("F32", (2, 3))), views(w=("F32", (2, 4))), "base", "news")
+    assert problems == [
+        "tensor 'w': news has it with shape [2, 4] (floating, F32), base with shape [2, 3] (floating, F32)"
+    ]
+
+
+def test_a_floating_tensor_against_an_integer_one_does_not_fit():
+    (problem,) = tensor_mismatches(views(w=("F32", (2,))), views(w=("I8", (2,))), "base", "news")
+    assert "news has it with shape [2] (integer or boolean, I8), base with shape [2] (floating, F32)" in problem
+
+
+def test_missing_and_extra_floating_tensors_are_named():
+    problems = tensor_mismatches(views(a=("F32", (2,))), views(b=("F32", (2,))), "base", "news")
+    assert problems == [
+        "tensor 'a': news lacks it; base has it with shape [2] (floating, F32)",
+        "tensor 'b': news has it with shape [2] (floating, F32); base lacks it",
+    ]
+
+
+def test_an_integer_buffer_that_one_side_lacks_is_no_mismatch():
+    with_buffer, without = views(w=("F32", (2,)), position_ids=("I64", (1, 9))), views(w=("F32", (2,)))
+    assert tensor_mismatches(with_buffer, without, "base", "news") == []
+    assert tensor_mismatches(without, with_buffer, "base", "news") == []
+
+
+def test_an_integer_buffer_of_another_shape_does_not_fit():
+    (problem,) = tensor_mismatches(views(ids=("I64", (1, 9))), views(ids=("I64", (1, 5))), "base", "news")
+    assert "[1, 5]" in problem and "[1, 9]" in problem
+
+
+def test_a_long_list_is_cut_with_a_true_count():
+    base = {name: view for i in range(47) for name, view in views(**{f"w{i}": ("F32", (2,))}).items()}
+    problems = tensor_mismatches(base, {}, "base", "news")
+    assert len(problems) == MAX_LISTED + 1
+    assert problems[-1] == f"and {47 - MAX_LISTED} more tensors of news and base that do not agree"

@@ -1,0 +1,379 @@
+"""Real worker processes, without torch: they start in about 0.1 s."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import functions_on_worker as on_worker
+import pytest
+
+import tasks.devices
+from tasks.devices import call_on_device, open_devices, resolve_devices
+from tasks.errors import DeviceError, RecipeError, WorkerDiedError, WorkerTimeoutError, is_transient
+from tasks.leases import lock_file_of, take_lease, usable_lock_folder
+from tasks.worker import report_progress
+from tasks.worker_process import worker_environment
+
+HELPERS = Path(__file__).parent / "helpers"
+CPU = ["cpu:0"]
+
+
+@pytest.fixture
+def locks(tmp_path):
+    """A folder of lock files of its own, so that no other run on this machine takes part."""
+    yield tmp_path / "locks"
+    assert not tasks.devices._workers and not tasks.devices._pools, "a worker or pool was left over"
+
+
+def is_free(lock_file):
+    lease = take_lease(lock_file)
+    if lease is not None:
+        os.close(lease)
+    return lease is not None
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+HOLDER = """
+from pathlib import Path
+import functions_on_worker as on_worker
+from tasks.devices import call_on_device
+print(call_on_device(["cpu:0"], on_worker.hold, {started!r}, {end!r}, lock_folder=Path({locks!r})))
+"""
+
+
+def start_python(program):
+    path = json.dumps([str(HELPERS), str(Path(__file__).parents[1])])
+    source = f"import sys; sys.path[:0] = {path}\n{program}"
+    return subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+
+
+def run_python(*arguments, cwd):
+    path = os.pathsep.join([str(HELPERS), str(Path(__file__).parents[1])])
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+    )
+
+
+def is_gone(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+# Names
+
+
+def test_auto_without_a_gpu_is_one_worker_per_core_up_to_four(monkeypatch):
+    monkeypatch.setattr(tasks.devices, "_count_gpus", lambda: 0)
+    monkeypatch.setattr(tasks.devices, "_count_cores", lambda: 3)
+    assert resolve_devices("auto") == ("cpu:0", "cpu:1", "cpu:2")
+    monkeypatch.setattr(tasks.devices, "_count_cores", lambda: 64)
+    assert resolve_devices("auto") == ("cpu:0", "cpu:1", "cpu:2", "cpu:3")
+
+
+def test_auto_with_gpus_is_every_gpu(monkeypatch):
+    monkeypatch.setattr(tasks.devices, "_count_gpus", lambda: 2)
+    assert resolve_devices("auto") == ("cuda:0", "cuda:1")
+
+
+def test_named_devices_keep_their_order():
+    assert resolve_devices(["cpu:1", "cpu:0"]) == ("cpu:1", "cpu:0")
+
+
+def test_every_bad_name_is_listed_with_the_known_form():
+    with pytest.raises(RecipeError, match=r"'gpu0' has another form; 'cpu' has another form.*such as cuda:0"):
+        resolve_devices(["gpu0", "cpu"])
+    with pytest.raises(RecipeError, match=r"'cpu:0' is given twice"):
+        resolve_devices(["cpu:0", "cpu:0"])
+    with pytest.raises(RecipeError, match="the list is empty"):
+        resolve_devices([])
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(tasks.devices, "_count_gpus", lambda: 1)
+    with pytest.raises(RecipeError, match=r"'cuda:1' is not there: torch can use 1 CUDA devices"):
+        resolve_devices(["cuda:0", "cuda:1"])
+
+
+# What a worker sees
+
+
+def test_a_gpu_worker_sees_its_gpu_alone_within_what_the_run_sees(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert worker_environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
+    assert lock_file_of("cuda:1", tmp_path).name == "cuda-1.lock"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    assert worker_environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "6"
+    assert lock_file_of("cuda:1", tmp_path).name == "cuda-6.lock"
+
+
+def test_a_cpu_worker_computes_with_one_thread_and_sees_no_gpu(locks):
+    names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE"]
+    found = call_on_device(CPU, on_worker.variables, *names, lock_folder=locks)
+    assert found == ["", "1", "false", "1"]
+
+
+def test_the_function_gets_torchs_name_of_the_device_and_the_arguments(locks):
+    assert call_on_device(CPU, on_worker.echo, 1, Path("a"), lock_folder=locks) == ("cpu", 1, Path("a"))
+
+
+def test_a_worker_imports_nothing_heavy_by_itself(locks):
+    assert call_on_device(CPU, on_worker.is_imported, "torch", lock_folder=locks) is False
+
+
+def test_a_worker_does_not_run_the_parents_script_and_works_from_any_folder(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import functions_on_worker as on_worker\n"
+        "from tasks.devices import call_on_device\n"
+        "print(call_on_device(['cpu:0'], on_worker.echo, 7, lock_folder=Path('locks')))\n"
+        "call_on_device(['cpu:0'], on_worker.print_text, lock_folder=Path('locks'))\n"
+    )
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("raise ImportError('another package of that name')")
+    done = run_python("-P", script, cwd=tmp_path)
+    # Once: the worker has not imported the script. And what it prints goes to stderr.
+    assert (done.stdout, done.stderr) == ("('cpu', 7)\n", "printed in the worker\n")
+
+
+# Sharing
+
+
+def test_workers_are_kept_while_a_pool_is_open_and_end_with_it(locks):
+    with open_devices(CPU, locks) as pool:
+        first = call_on_device(CPU, on_worker.process_id, lock_folder=locks)
+        with open_devices(CPU, locks) as inner:
+            assert inner is pool
+        assert call_on_device(CPU, on_worker.process_id, lock_folder=locks) == first
+        assert not is_free(pool.lock_files[0])
+    assert is_free(pool.lock_files[0])
+
+
+def test_an_idle_worker_is_taken_before_a_new_one_is_started(locks):
+    with open_devices(["cpu:0", "cpu:1"], locks):
+        ids = {call_on_device(["cpu:0", "cpu:1"], on_worker.process_id, lock_folder=locks) for _ in range(3)}
+    assert len(ids) == 1
+
+
+def test_pools_that_share_a_device_share_its_worker(locks):
+    # The inner call would wait for ever if the outer pool's idle worker kept cpu:0 from it.
+    with open_devices(["cpu:0", "cpu:1"], locks):
+        outer = call_on_device(["cpu:0", "cpu:1"], on_worker.process_id, lock_folder=locks)
+        assert call_on_device(CPU, on_worker.process_id, lock_folder=locks) == outer
+
+
+def test_two_devices_compute_at_the_same_time(locks, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    with open_devices(["cpu:0", "cpu:1"], locks), ThreadPoolExecutor(2) as threads:
+        calls = [
+            threads.submit(call_on_device, ["cpu:0", "cpu:1"], on_worker.meet, *files, lock_folder=locks)
+            for files in ((here, there), (there, here))
+        ]
+        assert [call.result() for call in calls] == [True, True]
+
+
+def test_a_second_call_waits_for_the_device_and_says_so_once(locks, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    started, end = tmp_path / "started", tmp_path / "end"
+    with open_devices(CPU, locks), ThreadPoolExecutor(2) as threads:
+        first = threads.submit(call_on_device, CPU, on_worker.hold, started, end, lock_folder=locks)
+        wait_until(started.exists)
+        # Its limit is shorter than the wait: waiting does not count.
+        second = threads.submit(call_on_device, CPU, on_worker.echo, 2, timeout_seconds=1.0, lock_folder=locks)
+        wait_until(lambda: "waiting for a free device of cpu:0" in caplog.text)
+        time.sleep(1.1)
+        assert not second.done()
+        end.touch()
+        assert (first.result(), second.result()) == ("cpu", ("cpu", 2))
+    assert caplog.text.count("waiting for a free device") == 1
+
+
+def test_two_processes_share_one_device(locks, tmp_path):
+    started, end = tmp_path / "started", tmp_path / "end"
+    other = start_python(HOLDER.format(locks=str(locks), started=str(started), end=str(end)))
+    wait_until(started.exists)
+    with ThreadPoolExecutor(1) as threads:
+        mine = threads.submit(call_on_device, CPU, on_worker.process_id, lock_folder=locks)
+        time.sleep(0.3)
+        assert not mine.done()
+        end.touch()
+        assert mine.result() != int(started.read_text())
+    assert other.communicate(timeout=20)[0] == "cpu\n"
+
+
+def test_a_lease_is_one_processs_alone(tmp_path):
+    lease = take_lease(tmp_path / "a.lock")
+    assert lease is not None
+    assert not is_free(tmp_path / "a.lock")
+    fcntl.flock(lease, fcntl.LOCK_UN)
+    assert is_free(tmp_path / "a.lock")
+    os.close(lease)
+
+
+# Failure
+
+
+def test_a_killed_worker_costs_one_call_and_frees_its_device(locks):
+    with open_devices(CPU, locks):
+        with pytest.raises(WorkerDiedError, match=r"cpu:0: .* was killed by SIGKILL .*memory ran out") as caught:
+            call_on_device(CPU, on_worker.die, signal.SIGKILL, lock_folder=locks)
+        assert is_transient(caught.value)
+        assert call_on_device(CPU, on_worker.echo, lock_folder=locks) == ("cpu",)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "text"),
+    [
+        (on_worker.die, signal.SIGSEGV, "was killed by SIGSEGV during a call: a fault in native code"),
+        (on_worker.leave, 3, "ended with exit code 3 during a call: see its last words on stderr"),
+    ],
+)
+def test_the_way_a_worker_ended_is_told(locks, function, argument, text):
+    with pytest.raises(WorkerDiedError, match=text):
+        call_on_device(CPU, function, argument, lock_folder=locks)
+
+
+def test_a_worker_that_died_while_idle_is_replaced(locks):
+    with open_devices(CPU, locks):
+        first = call_on_device(CPU, on_worker.process_id, lock_folder=locks)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: not next(iter(tasks.devices._workers.values())).is_alive)
+        assert call_on_device(CPU, on_worker.process_id, lock_folder=locks) != first
+
+
+def test_a_call_over_its_time_limit_is_killed_with_all_that_it_started(locks, tmp_path):
+    child = tmp_path / "child"
+    with open_devices(CPU, locks):
+        call_on_device(CPU, on_worker.echo, lock_folder=locks)  # so that the limit covers no start
+        with pytest.raises(WorkerTimeoutError, match=r"cpu:0: the call took longer than its limit of 1 s") as caught:
+            call_on_device(CPU, on_worker.start_child_and_sleep, child, timeout_seconds=1.0, lock_folder=locks)
+    assert is_transient(caught.value)
+    wait_until(lambda: is_gone(int(child.read_text())))
+    assert is_free(lock_file_of("cpu:0", locks))
+
+
+def test_an_interrupt_of_the_waiting_parent_kills_the_worker(locks):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        call_on_device(CPU, on_worker.log_and_report, report_progress=interrupt, lock_folder=locks)
+    assert is_free(lock_file_of("cpu:0", locks))
+
+
+def test_the_end_of_a_run_ends_the_calls_of_its_other_threads_for_good(locks, tmp_path):
+    started = tmp_path / "started"
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(KeyboardInterrupt), open_devices(CPU, locks):
+            running = threads.submit(call_on_device, CPU, on_worker.hold, started, tmp_path / "x", lock_folder=locks)
+            wait_until(started.exists)
+            waiting = threads.submit(call_on_device, CPU, on_worker.echo, lock_folder=locks)
+            wait_until(lambda: next(iter(tasks.devices._pools.values())).users == 3)
+            raise KeyboardInterrupt
+        for call, text in ((running, "cpu:0: its worker process was ended"), (waiting, "no device was taken")):
+            error = call.exception(timeout=20)
+            assert isinstance(error, DeviceError) and text in str(error)
+            assert not is_transient(error), "Prefect would start it again"
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed(locks, tmp_path):
+    started = tmp_path / "started"
+    parent = start_python(HOLDER.format(locks=str(locks), started=str(started), end=str(tmp_path / "never")))
+    wait_until(started.exists)
+    assert not is_free(lock_file_of("cpu:0", locks))
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate(timeout=20)
+    wait_until(lambda: is_free(lock_file_of("cpu:0", locks)))
+    assert call_on_device(CPU, on_worker.echo, lock_folder=locks) == ("cpu",)
+
+
+def test_an_error_comes_back_as_it_is_with_the_workers_traceback(locks):
+    with open_devices(CPU, locks):
+        first = call_on_device(CPU, on_worker.process_id, lock_folder=locks)
+        with pytest.raises(ValueError, match="no such row") as caught:
+            call_on_device(CPU, on_worker.fail, "no such row", lock_folder=locks)
+        assert str(caught.value) == "no such row"
+        assert "In the worker process of cpu:0" in caught.value.__notes__[0]
+        assert "functions_on_worker.py" in caught.value.__notes__[0]
+        # An ordinary error costs no worker.
+        assert call_on_device(CPU, on_worker.process_id, lock_folder=locks) == first
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (on_worker.fail_unpicklable, "Unpicklable: cannot be rebuilt from one argument"),
+        (on_worker.run_out_of_memory, r"out of memory: CUDA out of memory.*lower score.batch_tokens"),
+        (on_worker.give_lambda, "pickle"),
+    ],
+)
+def test_what_cannot_come_back_as_it_is_comes_as_its_text(locks, function, text):
+    with pytest.raises(Exception, match=text) as caught:
+        call_on_device(CPU, function, lock_folder=locks)
+    assert not is_transient(caught.value)
+
+
+def test_a_cuda_error_costs_the_worker_since_its_device_is_lost(locks):
+    with pytest.raises(WorkerDiedError, match=r"exit code 70 .*a CUDA error that leaves the device unusable"):
+        call_on_device(CPU, on_worker.lose_device, lock_folder=locks)
+
+
+def test_only_functions_that_a_worker_can_import_are_taken(locks):
+    with pytest.raises(ValueError, match="must be a module's own function"):
+        call_on_device(CPU, lambda device: device, lock_folder=locks)
+
+
+def test_a_worker_that_cannot_be_started_frees_its_device(locks, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(DeviceError, match="cpu:0: its worker process cannot be started"):
+        call_on_device(CPU, on_worker.echo, lock_folder=locks)
+    assert is_free(lock_file_of("cpu:0", locks))
+
+
+def test_a_lock_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceError, match="cannot be made"):
+        usable_lock_folder(tmp_path / "file")
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    with pytest.raises(DeviceError, match="read-only or belongs to another user"):
+        usable_lock_folder(tmp_path)
+
+
+# What a worker tells
+
+
+def test_logs_and_progress_arrive_in_the_calling_thread(locks, caplog):
+    caplog.set_level(logging.INFO)
+    reports = []
+    call_on_device(
+        CPU,
+        on_worker.log_and_report,
+        report_progress=lambda done, total: reports.append((done, total, threading.get_ident())),
+        lock_folder=locks,
+    )
+    told = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [("tasks.score", "INFO", "half of 10")]  # the detail is below this run's level
+    assert caplog.records[0].process != os.getpid()
+    assert reports == [(5, 10, threading.get_ident()), (10, 10, threading.get_ident())]
+
+
+def test_a_report_outside_a_worker_does_nothing():
+    report_progress(1, 2)

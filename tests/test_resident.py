@@ -1,0 +1,228 @@
+"""Against fresh loads by transformers and sentence-transformers themselves."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from tiny_models import save_decoder, save_encoder
+from transformers import AutoModelForCausalLM
+
+import tasks.resident
+from tasks.errors import CheckpointError, DeviceError
+from tasks.resident import forget, resident_decoder, resident_encoder
+
+
+@pytest.fixture(autouse=True)
+def no_resident():
+    yield
+    tasks.resident._slots.clear()  # `forget` also collects garbage, which takes a while
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The folders that were loaded afresh, in order."""
+    seen = []
+    load = tasks.resident._load
+
+    def load_and_note(kind, folder, dtype, device):
+        seen.append(folder.name)
+        return load(kind, folder, dtype, device)
+
+    monkeypatch.setattr(tasks.resident, "_load", load_and_note)
+    return seen
+
+
+def assert_equal_modules(module, expected):
+    found, wanted = module.state_dict(), expected.state_dict()
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def assert_is_fresh(decoder, folder, dtype=torch.float32):
+    assert_equal_modules(decoder.model, AutoModelForCausalLM.from_pretrained(folder, dtype=dtype))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_streaming_one_decoder_after_the_other_equals_fresh_loads(tmp_path, loads, tied, dtype):
+    a = save_decoder(tmp_path / "a", 1, tied=tied, dtype=torch.bfloat16)
+    b = save_decoder(tmp_path / "b", 2, tied=tied, dtype=torch.bfloat16)
+    first = resident_decoder(a, dtype, "cpu")
+    assert_is_fresh(first, a, getattr(torch, dtype))
+    for folder in (b, a):
+        decoder = resident_decoder(folder, dtype, "cpu")
+        assert decoder.model is first.model
+        assert decoder.folder == folder
+        assert_is_fresh(decoder, folder, getattr(torch, dtype))
+    assert loads == ["a"]
+
+
+def test_shards_are_streamed_over_a_module_from_one_file(tmp_path, loads):
+    a = save_decoder(tmp_path / "a", 1)
+    b = save_decoder(tmp_path / "b", 2, max_shard_size="5KB")
+    assert len(list(b.glob("*.safetensors"))) > 1
+    resident_decoder(a, "float32", "cpu")
+    assert_is_fresh(resident_decoder(b, "float32", "cpu"), b)
+    assert loads == ["a"]
+
+
+def test_the_same_files_are_not_read_again_until_they_change(tmp_path, loads, monkeypatch):
+    a = save_decoder(tmp_path / "a", 1)
+    resident_decoder(a, "float32", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.resident, "_read_tensors", lambda views: pytest.fail("read again"))
+        resident_decoder(a, "float32", "cpu")
+    save_decoder(a, 2)
+    assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
+
+
+def test_another_skeleton_or_dtype_is_loaded_afresh(tmp_path, loads):
+    a = save_decoder(tmp_path / "a", 1)
+    b = save_decoder(tmp_path / "b", 2, template="$A")  # another tokenizer
+    resident_decoder(a, "float32", "cpu")
+    assert resident_decoder(b, "float32", "cpu").tokenizer("a")["input_ids"] == [3]
+    resident_decoder(b, "bfloat16", "cpu")
+    assert loads == ["a", "b", "b"]
+
+
+def test_a_module_that_does_not_hold_its_files_tensors_as_they_are_is_never_streamed_over(tmp_path, loads):
+    # Stands for an architecture whose tensors transformers permutes while it loads them.
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    model = resident_decoder(a, "float32", "cpu").model
+    with torch.no_grad():
+        model.model.layers[0].mlp.gate_proj.weight.mul_(-1)
+    assert_is_fresh(resident_decoder(b, "float32", "cpu"), b)
+    assert loads == ["a", "b"]
+
+
+def test_a_second_tensor_for_a_tied_parameter_is_loaded_afresh(tmp_path, loads):
+    # transformers unties the two when they differ; copying both into one place would keep the last.
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    tensors = load_file(b / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    save_file(tensors, b / "model.safetensors", metadata={"format": "pt"})
+    resident_decoder(a, "float32", "cpu")
+    assert_is_fresh(resident_decoder(b, "float32", "cpu"), b)
+    assert loads == ["a", "b"]
+
+
+def test_a_checkpoint_whose_predecessor_is_gone_is_loaded_afresh(tmp_path, loads):
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    resident_decoder(a, "float32", "cpu")
+    shutil.rmtree(a)
+    assert_is_fresh(resident_decoder(b, "float32", "cpu"), b)
+    assert loads == ["a", "b"]
+
+
+def test_a_decoder_is_ready_for_inference_only(tmp_path):
+    model = resident_decoder(save_decoder(tmp_path / "a", 1), "float32", "cpu").model
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_missing_tensor_is_refused_and_not_filled_with_random_numbers(tmp_path):
+    a = save_decoder(tmp_path / "a", 1)
+    tensors = load_file(a / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, a / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"a: the model's tensors model.norm.weight are not in its files"):
+        resident_decoder(a, "float32", "cpu")
+
+
+def test_a_folder_that_cannot_be_loaded_leaves_nothing_behind(tmp_path):
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    (b / "config.json").write_text(json.dumps({"model_type": "unheard_of"}))
+    resident_decoder(a, "float32", "cpu")
+    with pytest.raises(CheckpointError, match=r"b: the model cannot be loaded: ValueError: .*unheard_of"):
+        resident_decoder(b, "float32", "cpu")
+    assert not tasks.resident._slots
+    assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
+
+
+def test_an_error_in_the_midst_of_streaming_leaves_nothing_behind(tmp_path, monkeypatch):
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    resident_decoder(a, "float32", "cpu")
+    read = tasks.resident._read_tensors
+
+    def read_half(views):
+        if next(iter(views.values())).file.parent == b:
+            yield next(read(views))
+            raise OSError("the disk is gone")
+        yield from read(views)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.resident, "_read_tensors", read_half)
+        with pytest.raises(OSError, match="the disk is gone"):
+            resident_decoder(b, "float32", "cpu")
+    assert not tasks.resident._slots
+    assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
+
+
+def test_a_tokenizer_without_offsets_is_refused(tmp_path, monkeypatch):
+    a = save_decoder(tmp_path / "a", 1)
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.is_fast", False)
+    with pytest.raises(CheckpointError, match="cannot say which characters a token covers"):
+        resident_decoder(a, "float32", "cpu")
+
+
+def test_a_model_that_does_not_fit_is_a_fault_of_the_device(tmp_path, monkeypatch):
+    def run_out(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    a = save_decoder(tmp_path / "a", 1)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", run_out)
+    with pytest.raises(DeviceError, match="the model does not fit into the memory of cpu"):
+        resident_decoder(a, "float32", "cpu")
+
+
+def test_streaming_an_encoder_with_a_dense_module_equals_fresh_loads(tmp_path, loads):
+    folders = [save_encoder(tmp_path / name, seed, dense=True) for seed, name in enumerate("ab")]
+    for folder in (*folders, folders[0]):
+        encoder, fresh = resident_encoder(folder, "float32", "cpu"), SentenceTransformer(str(folder), device="cpu")
+        assert_equal_modules(encoder, fresh)
+        assert torch.equal(
+            encoder.encode("a b c", convert_to_tensor=True), fresh.encode("a b c", convert_to_tensor=True)
+        )
+    assert loads == ["a"]
+
+
+def test_an_encoder_keeps_its_pooling_prompts_and_similarity(tmp_path):
+    prompts = {"query": "query: ", "document": "document: "}
+    folder = save_encoder(tmp_path / "a", 1, pooling="cls", similarity="dot", prompts=prompts)
+    encoder = resident_encoder(folder, "float32", "cpu")
+    assert (encoder[1].pooling_mode, encoder.similarity_fn_name) == ("cls", "dot")
+    assert encoder.prompts == prompts
+
+
+def test_a_bare_transformer_gets_mean_pooling_and_a_warning(tmp_path, caplog, loads):
+    folders = [save_encoder(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    for folder in folders:
+        (folder / "modules.json").unlink()
+    caplog.set_level(logging.WARNING)
+    for folder in folders:
+        encoder = resident_encoder(folder, "float32", "cpu")
+        assert encoder[1].pooling_mode == "mean"
+        assert_equal_modules(encoder, SentenceTransformer(str(folder), device="cpu"))
+    assert "there is no modules.json, so mean pooling of the token vectors is assumed" in caplog.text
+    assert loads == ["a"]
+
+
+def test_a_decoder_makes_room_for_an_encoder_on_the_same_device(tmp_path, loads):
+    resident_decoder(save_decoder(tmp_path / "decoder", 1), "float32", "cpu")
+    resident_encoder(save_encoder(tmp_path / "encoder", 1), "float32", "cpu")
+    assert list(tasks.resident._slots) == ["cpu"]
+    assert loads == ["decoder", "encoder"]
+
+
+def test_a_forgotten_module_is_loaded_afresh(tmp_path, loads):
+    a = save_decoder(tmp_path / "a", 1)
+    with torch.no_grad():
+        resident_decoder(a, "float32", "cpu").model.model.norm.weight.zero_()
+    forget("cpu")
+    assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
+    assert loads == ["a", "a"]

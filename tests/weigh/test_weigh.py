@@ -1,0 +1,104 @@
+import logging
+import math
+
+import pytest
+
+from tasks.errors import InputError, NonFiniteError, RecipeError
+from tasks.records import Score
+from tasks.settings import CandidateSettings, WeighSettings
+from tasks.weigh.weigh import weigh_candidates
+
+
+def candidate(name: str, **fields: object) -> CandidateSettings:
+    return CandidateSettings.model_validate({"name": name, "model": f"org/{name}", **fields})
+
+
+def score(name: str, *losses: float) -> Score:
+    return Score(name, losses, n_tokens=10, seconds=1.0)
+
+
+BASE, NEWS, LAW = candidate("base"), candidate("news", role="target"), candidate("law")
+LOSS = WeighSettings(strategy="loss", temperature=1.0)
+
+
+def test_losses_weigh_in_the_order_of_the_recipe_whatever_the_order_of_the_scores():
+    weights = weigh_candidates([BASE, LAW], [score("law", 0.5, 1.5), score("base", 1.5, 2.5)], LOSS, "linear")
+    assert weights.strategy == "loss"
+    assert list(weights.weights) == ["base", "law"]
+    # exp(-2) and exp(-1), normalised by hand
+    assert weights.weights == pytest.approx({"base": 0.26894, "law": 0.73106}, abs=1e-5)
+    assert weights.trust.warnings == ()
+
+
+def test_a_target_gets_alpha():
+    settings = WeighSettings(strategy="loss", temperature=1.0, alpha=0.5)
+    scores = [score("base", 2.0, 2.0), score("news", 0.1, 0.1), score("law", 1.0, 1.0)]
+    weights = weigh_candidates([BASE, NEWS, LAW], scores, settings, "linear")
+    # half for the target, half of (0.26894, 0.73106) for the others
+    assert weights.weights == pytest.approx({"base": 0.13447, "news": 0.5, "law": 0.36553}, abs=1e-5)
+
+
+def test_uniform_needs_no_scores():
+    weights = weigh_candidates([BASE, LAW], [], WeighSettings(strategy="uniform"), "linear")
+    assert weights.weights == {"base": 0.5, "law": 0.5}
+    assert weights.trust.effective_models == 2.0
+
+
+def test_a_given_weight_of_one_left_out_is_shared_with_a_warning(caplog: pytest.LogCaptureFixture):
+    settings = WeighSettings(strategy="given", weights={"base": 0.6, "news": 0.2, "law": 0.2})
+    with caplog.at_level(logging.INFO, "tasks.weigh"):
+        weights = weigh_candidates([BASE, LAW], [], settings, "linear")
+    assert weights.weights == pytest.approx({"base": 0.75, "law": 0.25})
+    assert math.fsum(weights.weights.values()) == pytest.approx(1, abs=1e-12)
+    assert "news (0.2), which was left out" in weights.trust.warnings[0]
+    assert "weighed 2 candidates by given: base 0.75, law 0.25" in caplog.text
+    assert "news (0.2), which was left out" in caplog.text
+
+
+def test_task_arithmetic_takes_omegas_without_a_sum_rule():
+    candidates = [candidate("chat", role="general"), candidate("code", role="skill", omega=0.5)]
+    weights = weigh_candidates(candidates, [], WeighSettings(strategy="given"), "task_arithmetic")
+    assert weights.weights == {"chat": 1.0, "code": 0.5}
+    # shares 2/3 and 1/3: 1 / (4/9 + 1/9)
+    assert weights.trust.effective_models == pytest.approx(1.8)
+
+
+def test_a_lone_skill_is_mixed_with_the_base_and_so_not_warned_about():
+    weights = weigh_candidates([candidate("code", omega=0.5)], [], WeighSettings(strategy="given"), "task_arithmetic")
+    assert weights.trust.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("candidates", "settings", "method", "message"),
+    [
+        ([], LOSS, "linear", "none is left to weigh"),
+        ([NEWS, candidate("chat", role="target")], LOSS, "linear", "news, chat all have role target"),
+        ([NEWS, BASE], LOSS, "linear", "candidate 'news' is the target, so say what share it gets"),
+        ([BASE], WeighSettings(alpha=0.5), "linear", "weigh.alpha: .* no candidate with role target takes part"),
+        ([NEWS], WeighSettings(alpha=0.5), "linear", "only the target 'news' is left"),
+        ([BASE], WeighSettings(strategy="given"), "linear", "given needs one number per candidate"),
+        ([BASE], WeighSettings(strategy="uniform"), "task_arithmetic", "takes given omegas, not uniform"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_the_candidates_is_refused(
+    candidates: list[CandidateSettings], settings: WeighSettings, method: str, message: str
+):
+    scores = [score(candidate.name, 1.0, 2.0) for candidate in candidates]
+    with pytest.raises(RecipeError, match=message):
+        weigh_candidates(candidates, scores, settings, method)
+
+
+def test_candidates_without_a_score_are_all_named():
+    with pytest.raises(InputError, match="no score for base, law"):
+        weigh_candidates([BASE, NEWS, LAW], [score("news", 1.0)], LOSS, "linear")
+
+
+def test_scores_over_different_examples_are_not_compared():
+    with pytest.raises(InputError, match="differ or are 0: base: 2, law: 1"):
+        weigh_candidates([BASE, LAW], [score("base", 1.0, 1.0), score("law", 1.0)], LOSS, "linear")
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_the_candidate_named():
+    scores = [score("base", 1.0, 1.0), score("law", 1.0, math.nan)]
+    with pytest.raises(NonFiniteError, match=r"candidate law \(1 of 2\)"):
+        weigh_candidates([BASE, LAW], scores, LOSS, "linear")
