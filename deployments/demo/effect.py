@@ -24,6 +24,7 @@ import yaml
 from flows import direct
 from flows.recipe import demo_recipe_path
 from tasks.cache import ResultCache
+from tasks.devices import open_devices
 from tasks.recipe import Recipe
 from tasks.records import Evaluation
 
@@ -139,7 +140,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     effects: list[Effect] = []
-    with tempfile.TemporaryDirectory() as folder:
+    # Workers stay between steps: they import torch and transformers once.
+    with tempfile.TemporaryDirectory() as folder, open_devices("auto"):
         cache = ResultCache(Path(folder))
         for family in arguments.family or FAMILIES:
             for seed_folder in sorted(arguments.seeds.glob("seed-*")):
