@@ -7,10 +7,9 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.recipe import Recipe
-from tasks.records import Evaluation, GateDecision, MergeWeights, Plan, Release, Score, local_path
-from tasks.summaries import summarise_evaluations
-
-_DIGITS = 4
+from tasks.records import Evaluation, GateDecision, MergeWeights, Plan, Release, Score
+from tasks.references import local_path
+from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
 
 def show_plan(recipe: Recipe, planned: Plan) -> None:
@@ -33,11 +32,14 @@ def show_weights(recipe: Recipe, scores: Sequence[Score], weights: MergeWeights)
 
 def show_evaluations(recipe: Recipe, evaluations: Sequence[Evaluation]) -> None:
     """One row per task: the merged model beside the champion, the base and every candidate."""
-    rows: list[dict[str, Any]] = []
-    for row in summarise_evaluations(evaluations):
-        values = {name: row[name] for name in ("merged", "champion", "base")} | row["candidates"]
-        shown = {name: "-" if value is None else round(value, _DIGITS) for name, value in values.items()}
-        rows.append({"task": row["task"], "metric": row["metric"], "n": row["n"], **shown})
+    summary = summarise_evaluations(evaluations)
+    named = [name for name in NAMED_MODELS if any(row[name] is not None for row in summary)]
+    rows = [
+        {"task": row["task"], "metric": row["metric"], "examples": row["n"]}
+        | {name: _number(row[name]) for name in named}
+        | {name: _number(value) for name, value in row["candidates"].items()}
+        for row in summary
+    ]
     if rows:
         create_table_artifact(rows, key=_key(recipe, "evaluations"), description="Before and after")
 
@@ -57,11 +59,16 @@ def show_card(recipe: Recipe, release: Release) -> None:
 
 
 def _weight_row(name: str, weight: float, score: Score | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"candidate": name, "weight": round(weight, _DIGITS)}
+    row: dict[str, Any] = {"candidate": name, "weight": _number(weight)}
     if score:
-        row |= {"loss": round(score.loss, _DIGITS), "stderr": round(score.loss_stderr, _DIGITS)}
+        row |= {"loss": _number(score.loss), "standard error": _number(score.loss_stderr)}
         row |= {"examples": len(score.losses), "cached": score.cached}
     return row
+
+
+def _number(value: float | None) -> str:
+    """Equal digits in a column; the UI would show a lone dash as a bullet."""
+    return "none" if value is None else f"{value:.4f}"
 
 
 def _key(recipe: Recipe, what: str) -> str:

@@ -5,37 +5,47 @@ With `--json`, stdout holds one JSON object and nothing else; logs and progress 
 they run, so that `cocktail merge` starts as fast as torch does and `--help` faster.
 """
 
+import io
+import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from flows.console import Console, fail_clearly, hand_logs_to_prefect
+from flows import cli_releases
+from flows.console import EXIT_FAILED, EXIT_USAGE, Console, fail_clearly, set_up_logging
+from flows.parameters import Request, cache_command, json_option, output_option, recipe_command
+from tasks.settings import CacheSettings
 
 EXIT_REJECTED = 3
 
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the recipe, e.g. --set weigh.alpha=0.7."
+_SECTIONS = {
+    "Begin": ("demo", "init", "schema"),
+    "Work on a recipe": ("plan", "score", "merge", "evaluate", "refresh"),
+    "Look after releases": ("releases", "verify", "explain", "promote", "rollback", "unblock"),
+}
+
+
+class _Commands(click.Group):
+    """Commands in the order of use, and the project's errors as exit codes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with fail_clearly():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Exit codes: 0 done, {EXIT_FAILED} failed, {EXIT_USAGE} wrong usage or recipe, {EXIT_REJECTED} the gate "
+    "said no.",
 )
-cache_option = click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), help="Cache folder (default: in your cache folder)."
-)
-cache_size_option = click.option("--cache-size", default="50GB", show_default=True, help="Largest size of the cache.")
-destination_argument = click.argument("destination", metavar="DEST")
-
-
-def common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that reads a recipe and computes."""
-    for option in (cache_size_option, cache_option, json_option, set_option):
-        command = option(command)
-    return recipe_argument(command)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="lm-cocktail-flows")
 @click.option("-v", "--verbose", is_flag=True, help="More lines in the log.")
 def cocktail(verbose: bool) -> None:
@@ -44,24 +54,34 @@ def cocktail(verbose: bool) -> None:
     A recipe (YAML) says which models, which examples, how to weigh, how to merge, what to check and where to publish.
     Start with `cocktail demo`, then `cocktail init my.yaml`, `cocktail plan my.yaml`, `cocktail refresh my.yaml`.
     """
-    Console.set_up_logging(verbose)
+    set_up_logging(verbose)
 
 
 @cocktail.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
 @click.option("--force", is_flag=True, help="Write over an existing file.")
-def init(file: Path, force: bool) -> None:
-    """Write a commented recipe to start from to FILE (recipe.yaml)."""
+@json_option
+def init(file: Path, force: bool, as_json: bool) -> None:
+    """Write a commented recipe to start from.
+
+    It is written to FILE (recipe.yaml).
+    """
     from flows.recipe import recipe_template
 
-    if file.exists() and not force:
-        raise click.UsageError(f"{file} exists; choose another name, or --force to write over it")
-    file.write_text(recipe_template(), encoding="utf-8")
-    click.echo(f"wrote {file}; next: cocktail plan {file}")
+    template = recipe_template()
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write(template)
+    except FileExistsError as error:
+        raise click.UsageError(f"{file} exists; choose another name, or --force to write over it") from error
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be written: {error.strerror}; choose another place") from error
+    Console(as_json).result({"file": str(file)}, f"wrote {file}; next: cocktail plan {file}")
 
 
 @cocktail.command()
-def schema() -> None:
+@json_option
+def schema(as_json: bool) -> None:
     """Print the recipe's JSON schema, for editors."""
     from flows.recipe import Recipe
 
@@ -69,110 +89,89 @@ def schema() -> None:
 
 
 @cocktail.command()
-@common_options
-def plan(recipe: Path, overrides: tuple[str, ...], as_json: bool, cache_folder: Path | None, cache_size: str) -> None:
-    """Check a recipe from headers alone: what would be read, merged and written, and what is wrong."""
-    from flows.recipe import read_recipe
-    from flows.tables import plan_table
+@recipe_command
+def plan(request: Request) -> None:
+    """Check a recipe without reading weights: what would be merged, and what is wrong.
+
+    Models are resolved and compared with their base, data is read, places are tried. All that is wrong is listed at
+    once. Nothing is written outside the cache.
+    """
+    from flows import direct
+    from flows.tables import plan_parts
     from tasks.plan.plan import plan_refresh
     from tasks.records import to_json
 
-    console = Console(as_json)
-    planned = plan_refresh(read_recipe(recipe, overrides), console.cache(cache_folder, cache_size))
-    console.result(to_json(planned), plan_table(planned))
+    recipe, cache = request.read_recipe(), request.open_cache()
+    planned, free_bytes = plan_refresh(recipe, cache), direct.free_bytes(recipe, cache)
+    data = to_json(planned) | {"free_bytes": free_bytes}
+    request.console.result(data, *plan_parts(recipe, planned, free_bytes))
 
 
 @cocktail.command()
-@common_options
-def score(recipe: Path, overrides: tuple[str, ...], as_json: bool, cache_folder: Path | None, cache_size: str) -> None:
-    """Losses of the candidates on the examples, and the weights that follow."""
+@recipe_command
+def score(request: Request) -> None:
+    """Measure the candidates' losses on the examples, and the weights that follow."""
     from flows import direct
-    from flows.recipe import read_recipe
     from flows.tables import weights_json, weights_table
 
-    console, parsed = Console(as_json), read_recipe(recipe, overrides)
-    cache = console.cache(cache_folder, cache_size)
-    planned, candidates = direct.prepare(parsed, cache)
-    with console.progress() as progress:
-        _, _, scores, weights = direct.score_candidates(parsed, planned, candidates, cache, progress)
-    console.result(weights_json(scores, weights), weights_table(scores, weights))
+    recipe, cache = request.read_recipe(), request.open_cache()
+    planned, candidates = direct.prepare(recipe, cache)
+    with request.console.progress() as progress:
+        _, _, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
+    request.console.result(weights_json(scores, weights), weights_table(scores, weights))
 
 
 @cocktail.command()
-@common_options
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the merged model.")
-def merge(
-    recipe: Path,
-    overrides: tuple[str, ...],
-    as_json: bool,
-    cache_folder: Path | None,
-    cache_size: str,
-    output: Path,
-) -> None:
-    """Weigh and merge only: the merged model lands in --output."""
+@recipe_command
+@output_option("Where the merged model lands: a new folder, or an empty one.")
+def merge(request: Request, output: Path) -> None:
+    """Weigh and merge only, into a folder."""
     from flows import direct
-    from flows.recipe import read_recipe
     from flows.tables import weights_json, weights_table
     from tasks.records import to_json
 
-    console, parsed = Console(as_json), read_recipe(recipe, overrides)
-    cache = console.cache(cache_folder, cache_size)
-    planned, candidates = direct.prepare(parsed, cache)
-    with console.progress() as progress:
-        planned, candidates, scores, weights = direct.score_candidates(parsed, planned, candidates, cache, progress)
-        merged = direct.merge_candidates(parsed, planned, candidates, weights, output, progress)
-    result = weights_json(scores, weights) | {"output": str(output), "merged": to_json(merged)}
-    console.result(result, weights_table(scores, weights), f"merged model: {output}")
+    recipe, cache = request.read_recipe(), request.open_cache()
+    planned, candidates = direct.prepare(recipe, cache, output)
+    with request.console.progress() as progress:
+        planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
+        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, progress)
+    data = weights_json(scores, weights) | {"output": str(output), "merged": to_json(merged)}
+    request.console.result(data, weights_table(scores, weights), f"merged model: {output}")
 
 
 @cocktail.command()
-@common_options
+@recipe_command
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-def evaluate(
-    recipe: Path,
-    models: tuple[str, ...],
-    overrides: tuple[str, ...],
-    as_json: bool,
-    cache_folder: Path | None,
-    cache_size: str,
-) -> None:
-    """Run the recipe's evaluation tasks on any models, given by reference or path."""
+def evaluate(request: Request, models: tuple[str, ...]) -> None:
+    """Run the recipe's evaluation tasks on any models.
+
+    A MODEL is a path that begins with / or ./, or release:DEST@version-or-alias.
+    """
     from flows import direct
-    from flows.recipe import read_recipe
     from flows.tables import evaluations_json, evaluations_table
 
-    console, parsed = Console(as_json), read_recipe(recipe, overrides)
-    cache = console.cache(cache_folder, cache_size)
-    checkpoints, data = direct.resolve_models(parsed, models, cache)
-    with console.progress() as progress:
-        evaluations = direct.evaluate_models(parsed, data, checkpoints, cache, progress)
-    console.result({"evaluation": evaluations_json(evaluations)}, evaluations_table(evaluations))
+    recipe, cache = request.read_recipe(), request.open_cache()
+    checkpoints, data = direct.resolve_models(recipe, models, cache)
+    with request.console.progress() as progress:
+        evaluations = direct.evaluate_models(recipe, data, checkpoints, cache, progress)
+    request.console.result({"evaluation": evaluations_json(evaluations)}, evaluations_table(evaluations))
 
 
 @cocktail.command()
-@common_options
+@recipe_command
 @click.option("--force", is_flag=True, help="Do the work even if the same inputs were decided before.")
 @click.option("--dry-run", is_flag=True, help="Stop before publishing; nothing is written to a destination.")
-def refresh(
-    recipe: Path,
-    overrides: tuple[str, ...],
-    as_json: bool,
-    cache_folder: Path | None,
-    cache_size: str,
-    force: bool,
-    dry_run: bool,
-) -> None:
-    """The whole pipeline: score, weigh, merge, evaluate, gate and publish, as a Prefect flow."""
-    from flows.recipe import read_recipe
+def refresh(request: Request, force: bool, dry_run: bool) -> None:
+    """Run the whole pipeline: score, weigh, merge, evaluate, gate, publish.
 
-    parsed = read_recipe(recipe, overrides)
-    _run_refresh(Console(as_json), parsed, cache_folder, cache_size, force=force, dry_run=dry_run)
+    It runs as a Prefect flow, on the server that Prefect's settings name (PREFECT_API_URL or a profile), else on a
+    temporary one. Inputs that were decided before end at once as unchanged.
+    """
+    _refresh(request.console, request.read_recipe(), request.cache_settings, force=force, dry_run=dry_run)
 
 
 @cocktail.command()
-@click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("releases"), show_default=True, help="Where to release."
-)
+@output_option("Where to release.", default="releases")
 @click.option(
     "--family",
     type=click.Choice(["decoder", "encoder"]),
@@ -181,39 +180,46 @@ def refresh(
     help="decoder: a small Llama that classifies; encoder: a small sentence embedder.",
 )
 @json_option
-@cache_option
-@cache_size_option
-def demo(output: Path, family: str, as_json: bool, cache_folder: Path | None, cache_size: str) -> None:
-    """Refresh on the bundled real models: losses, weights, before and after, and where the release is."""
+@cache_command
+def demo(output: Path, family: str, as_json: bool, cache: CacheSettings) -> None:
+    """Refresh on the bundled real models; takes a minute."""
     from flows.recipe import demo_recipe_path, read_recipe
 
     path = demo_recipe_path(family)
-    parsed = read_recipe(path, [f"publish.to=[{str(output.resolve())!r}]"])
-    _run_refresh(Console(as_json), parsed, cache_folder, cache_size, force=False, dry_run=False)
+    # JSON is YAML, whatever characters the path has.
+    recipe = read_recipe(path, [f"publish.to={json.dumps([str(output.resolve())])}"])
+    _refresh(Console(as_json), recipe, cache, force=False, dry_run=False)
 
 
-def _run_refresh(
-    console: Console, recipe: Any, cache_folder: Path | None, cache_size: str, *, force: bool, dry_run: bool
-) -> None:
+def _refresh(console: Console, recipe: Any, cache: CacheSettings, *, force: bool, dry_run: bool) -> None:
     """Run the flow, print its result, and leave with the code that says how it ended."""
-    from flows.tables import refresh_summary
-    from tasks.settings import CacheSettings
+    from flows.run import check_destination
+    from flows.server import prepare_prefect
+    from flows.tables import refresh_parts
+    from tasks.cache import open_cache
+    from tasks.plan.plan import plan_refresh
 
-    hand_logs_to_prefect()
+    # The flow plans as well. But planning takes less time than Prefect does to start, and what cannot succeed should
+    # end with one message.
+    check_destination(recipe, dry_run)
+    plan_refresh(recipe, open_cache(cache))
+    prepare_prefect()
     from flows.refresh import refresh as refresh_flow
 
-    cache = CacheSettings(folder=str(cache_folder) if cache_folder else None, max_size=cache_size)
     # Called as a function, a flow returns the data of its final state.
     result = cast(dict[str, Any], refresh_flow(recipe, force=force, dry_run=dry_run, cache=cache))
-    console.result(result, *refresh_summary(result))
+    console.result(result, *refresh_parts(result))
     sys.exit(EXIT_REJECTED if result["status"] == "rejected" else 0)
+
+
+for _command in cli_releases.COMMANDS:
+    cocktail.add_command(_command)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    from flows.cli_releases import COMMANDS
-
-    for command in COMMANDS:
-        cocktail.add_command(command)
-    with fail_clearly():
-        cocktail(prog_name="cocktail")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 shows "?" for the bars of a table; that is no reason to fail.
+            stream.reconfigure(errors="replace")
+    cocktail(prog_name="cocktail")

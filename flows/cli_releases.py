@@ -1,6 +1,7 @@
 """The commands on releases: list, verify, explain, promote, roll back, unblock. DEST is destination/name."""
 
 import getpass
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -8,116 +9,135 @@ from typing import Any
 import click
 
 from flows.console import EXIT_FAILED, Console
+from flows.parameters import json_option, name_argument, release_argument
 
 DEFAULT_ALIAS = "champion"
 
-destination_argument = click.argument("destination", metavar="DEST")
-alias_option = click.option("--alias", default=DEFAULT_ALIAS, show_default=True, help="The name that readers follow.")
-reason_option = click.option("--reason", default="by hand", show_default=True, help="Why; kept in the alias's history.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+alias_option = click.option(
+    "--alias", metavar="NAME", default=DEFAULT_ALIAS, show_default=True, help="The name that readers follow."
+)
+reason_option = click.option(
+    "--reason", metavar="TEXT", default="by hand", show_default=True, help="Why; kept in the alias's history."
+)
 
 
 @click.command()
-@destination_argument
+@name_argument
 @json_option
-def releases(destination: str, as_json: bool) -> None:
-    """List the versions of DEST, e.g. ./releases/assistant, the oldest first."""
-    from flows.registry import list_releases
-    from flows.tables import releases_table
-    from tasks.releases import open_registry, split_destination
+def releases(address: Any, as_json: bool) -> None:
+    """List the versions of DEST, the oldest first.
 
-    address = split_destination(destination)
-    rows = list_releases(open_registry(address.destination, address.name))
-    Console(as_json).result({"releases": rows}, releases_table(rows))
+    DEST is destination/name: a recipe with name: assistant and publish.to: [./releases] releases to
+    ./releases/assistant.
+    """
+    from flows.registry import list_releases, open_existing
+    from flows.tables import releases_parts
+
+    registry = open_existing(address)
+    rows = list_releases(registry)
+    Console(as_json).result({"releases": rows}, *releases_parts(registry.location, rows))
 
 
 @click.command()
-@destination_argument
+@release_argument
 @json_option
-def verify(destination: str, as_json: bool) -> None:
-    """Hash every file of DEST[@version-or-alias] again and compare with its manifest; exit code 1 on a mismatch."""
-    from tasks.releases import open_registry, split_destination
-    from tasks.verification import verify_release
+def verify(address: Any, as_json: bool) -> None:
+    """Compare every file of a release with its manifest.
 
-    address = split_destination(destination)
-    registry = open_registry(address.destination, address.name)
+    All files are read and hashed again; the exit code is 1 if one is missing, changed or extra. VERSION is a version
+    or an alias; left out, it is what champion points at.
+    """
+    from flows.registry import open_existing
+    from tasks.registry.verification import verify_release
+
+    registry = open_existing(address)
     version = registry.resolve(address.revision or DEFAULT_ALIAS)
-    problems = verify_release(registry, address.revision or DEFAULT_ALIAS)
+    problems = verify_release(registry, version)
     lines = problems or [f"{version}: every file is as its manifest says"]
     Console(as_json).result({"version": version, "ok": not problems, "problems": problems}, *lines)
     sys.exit(EXIT_FAILED if problems else 0)
 
 
 @click.command()
-@destination_argument
+@release_argument
 @json_option
-def explain(destination: str, as_json: bool) -> None:
-    """Why DEST[@version] is live, waits or was rejected; without a version, what every night decided."""
-    from flows.registry import explain_release
-    from flows.tables import explanation_lines
-    from tasks.releases import open_registry, split_destination
+def explain(address: Any, as_json: bool) -> None:
+    """Tell why a release is live, waits or was rejected.
 
-    address = split_destination(destination)
-    explanation = explain_release(open_registry(address.destination, address.name), address.revision)
-    Console(as_json).result(explanation, *explanation_lines(explanation))
+    VERSION is a version or an alias; left out, all that was ever decided under this name is told.
+    """
+    from flows.registry import explain_release, open_existing
+    from flows.tables import explanation_parts
+
+    explanation = explain_release(open_existing(address), address.revision)
+    Console(as_json).result(explanation, *explanation_parts(explanation))
 
 
 @click.command()
-@destination_argument
+@name_argument
 @click.argument("version")
 @alias_option
 @reason_option
 @json_option
-def promote(destination: str, version: str, alias: str, reason: str, as_json: bool) -> None:
+def promote(address: Any, version: str, alias: str, reason: str, as_json: bool) -> None:
     """Point the alias of DEST at VERSION."""
-    from tasks.promotion import promote as promote_version
-    from tasks.releases import open_registry, split_destination
+    from flows.registry import open_existing
+    from tasks.registry.promotion import promote as promote_version
 
-    address = split_destination(destination)
-    registry = open_registry(address.destination, address.name)
+    registry = open_existing(address)
     expected = registry.read_alias(alias)
     state = promote_version(registry, version, alias, expected=expected, **_who_and_why(reason))
-    Console(as_json).result({"alias": alias, "version": state.version}, f"{alias} points at {state.version}")
+    message = f"{alias} points at {state.version}" + (" already" if state == expected else "")
+    Console(as_json).result({"alias": alias, "version": state.version}, message)
 
 
 @click.command()
-@destination_argument
-@click.option("--to", metavar="VERSION", help="Version that goes live (default: the one that was live before).")
+@name_argument
+@click.option("--to", metavar="VERSION", help="Version that goes live. [default: the one that was live before]")
 @alias_option
 @reason_option
 @json_option
-def rollback(destination: str, to: str | None, alias: str, reason: str, as_json: bool) -> None:
-    """Take the live version of DEST back. It is blocked: no refresh brings it live again until it is unblocked."""
-    from tasks.promotion import rollback as roll_back
-    from tasks.releases import open_registry, split_destination
+def rollback(address: Any, to: str | None, alias: str, reason: str, as_json: bool) -> None:
+    """Take the live version of DEST back and block it.
 
-    address = split_destination(destination)
-    registry = open_registry(address.destination, address.name)
-    state = roll_back(registry, alias, to=to, **_who_and_why(reason))
+    No refresh brings a blocked version live again until it is unblocked.
+    """
+    from flows.registry import open_existing
+    from tasks.registry.promotion import rollback as roll_back
+
+    state = roll_back(open_existing(address), alias, to=to, **_who_and_why(reason))
     blocked = state.blocked[-1].version
     message = f"{alias} points at {state.version}; {blocked} is blocked"
     Console(as_json).result({"alias": alias, "version": state.version, "blocked": blocked}, message)
 
 
 @click.command()
-@destination_argument
+@name_argument
 @click.argument("version")
 @reason_option
 @json_option
-def unblock(destination: str, version: str, reason: str, as_json: bool) -> None:
-    """Let VERSION of DEST go live again."""
-    from tasks.promotion import unblock as unblock_version
-    from tasks.releases import open_registry, split_destination
+def unblock(address: Any, version: str, reason: str, as_json: bool) -> None:
+    """Let VERSION of DEST go live again.
 
-    address = split_destination(destination)
-    registry = open_registry(address.destination, address.name)
-    aliases = unblock_version(registry, version, **_who_and_why(reason))
+    It is not promoted by that: the next refresh or `cocktail promote` may do it.
+    """
+    from flows.registry import open_existing
+    from tasks.registry.promotion import unblock as unblock_version
+
+    aliases = unblock_version(open_existing(address), version, **_who_and_why(reason))
     message = f"{version} may go live again ({', '.join(aliases)})"
     Console(as_json).result({"version": version, "aliases": aliases}, message)
 
 
 def _who_and_why(reason: str) -> dict[str, Any]:
-    return {"by": getpass.getuser(), "reason": reason, "now": datetime.now(UTC)}
+    return {"by": _user_name(), "reason": reason, "now": datetime.now(UTC)}
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container may run under an id that has no name.
+        return f"user {os.getuid()}"
 
 
 COMMANDS = (releases, verify, explain, promote, rollback, unblock)

@@ -5,6 +5,7 @@ tasks. What one command does not need is not imported: merging with given weight
 scikit-learn.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from tasks.cache import ResultCache
 from tasks.devices import open_devices
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import CocktailError, PreflightError, RecipeError
-from tasks.merge.merge import merge_checkpoints
+from tasks.merge.merge import check_output, merge_checkpoints
 from tasks.plan.data import read_data
 from tasks.plan.plan import plan_refresh
 from tasks.plan.resolve import resolve_checkpoint
@@ -23,7 +24,11 @@ from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Evaluation, ExampleSet, MergedModel, MergeWeights, Plan, Score
 from tasks.references import make_absolute
 from tasks.settings import WeighSettings, parse_size
+from tasks.stores.folder import FolderStore
+from tasks.stores.open import open_store
 from tasks.weigh.weigh import weigh_candidates
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Record = TypeVar("Record")
@@ -37,9 +42,35 @@ def silent(label: str) -> Report:
     return lambda done, total: None
 
 
-def prepare(recipe: Recipe, cache: ResultCache) -> tuple[Plan, list[Checkpoint]]:
-    """Plan, and bring every candidate to this machine. Where the recipe would publish does not matter here."""
-    planned = plan_refresh(recipe.model_copy(update={"publish": None}), cache)
+def free_bytes(recipe: Recipe, cache: ResultCache) -> dict[str, int]:
+    """Every place that a refresh writes to, with the bytes that are free there; places that cannot tell are left out.
+
+    Raises:
+        StoreError: a destination cannot be opened.
+    """
+    destinations = recipe.publish.to if recipe.publish else []
+    found = {place: open_store(place).free_bytes() for place in (str(cache.folder / "work"), *destinations)}
+    return {place: n_bytes for place, n_bytes in found.items() if n_bytes is not None}
+
+
+def prepare(recipe: Recipe, cache: ResultCache, output: Path | None = None) -> tuple[Plan, list[Checkpoint]]:
+    """Plan, and bring every candidate to this machine. Where the recipe would publish does not matter here.
+
+    Args:
+        recipe: What is to be scored or merged.
+        cache: Asked for what is known already.
+        output: Where a merged model will be written; None if none will.
+
+    Raises:
+        PreflightError: the work cannot succeed; all offenders are listed.
+        CheckpointError: there is something at `output`.
+        StoreError: `output` cannot be written.
+    """
+    if output is not None:
+        # Merging checks this, too, but perhaps hours of scoring later.
+        FolderStore(check_output(output).parent).check_writable()
+    unpublished = recipe.model_copy(update={"publish": None})
+    planned = plan_refresh(unpublished, cache, output, merges=output is not None)
     results = run_all(lambda candidate: download_checkpoint(candidate, cache), planned.candidates)
     candidates, _ = keep_usable(recipe, planned.candidates, results)
     return settle_candidates(recipe, planned, candidates), candidates
@@ -93,7 +124,9 @@ def evaluate_models(
     from tasks.evaluate.model import evaluate_model
 
     pairs = list(zip(*evaluation_pairs(recipe, data, models, []), strict=True))
-    with open_devices(recipe.score.devices):
+    with open_devices(recipe.score.devices) as pool:
+        names = (model.name for model in models)
+        logger.info("evaluate: %s on %s (%s)", ", ".join(names), ", ".join(data), ", ".join(pool.devices))
         results = run_all(
             lambda pair: evaluate_model(
                 *pair, recipe.score, cache, progress(f"evaluate {pair[0].name} on {pair[1].name}")
@@ -135,10 +168,12 @@ def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[R
         except Exception as error:
             return error
 
-    if not items:
-        return []
-    with ThreadPoolExecutor(max_workers=len(items), thread_name_prefix="cocktail") as pool:
+    pool = ThreadPoolExecutor(max_workers=max(1, len(items)), thread_name_prefix="cocktail")
+    try:
         return list(pool.map(guarded, items))
+    finally:
+        # Not to be waited for after Ctrl-C: threads that wait for a worker go on only when `open_devices` ends it.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _score_all(
@@ -149,7 +184,8 @@ def _score_all(
     examples = planned.examples
     if examples is None:
         raise ValueError("the plan of a recipe that scores candidates has examples")
-    with open_devices(recipe.score.devices):
+    with open_devices(recipe.score.devices) as pool:
+        logger.info("score: %d candidates on %s", len(candidates), ", ".join(pool.devices))
         results = run_all(
             lambda candidate: score_candidate(
                 candidate, examples, recipe.model_type, recipe.score, cache, progress(f"score {candidate.name}")

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.promotion import is_settled
 from tasks.recipe import Recipe
 from tasks.records import Plan, RefreshReport, Release, to_json
-from tasks.releases import Registry, open_registry
+from tasks.registry.promotion import is_settled
+from tasks.registry.releases import Registry, open_registry
 from tasks.summaries import summarise_evaluations
 
 Status = Literal["published", "unchanged", "rejected", "dry-run"]
@@ -75,8 +75,10 @@ def _unchanged(registry: Registry, version: str | None, message: str) -> Refresh
     )
 
 
-def result_of(report: RefreshReport, status: Status, message: str, release: Release | None = None) -> RefreshResult:
-    """The result of a run that went through all its steps."""
+def result_of(
+    report: RefreshReport, seconds: Mapping[str, float], status: Status, message: str, release: Release | None = None
+) -> RefreshResult:
+    """The result of a run that went through all its steps, and how long each took."""
     return RefreshResult(
         status,
         message,
@@ -86,7 +88,7 @@ def result_of(report: RefreshReport, status: Status, message: str, release: Rele
         {score.candidate: score.loss for score in report.scores},
         tuple(summarise_evaluations(report.evaluations)),
         to_json(report.gate),
-        report.seconds,
+        dict(seconds),
     )
 
 

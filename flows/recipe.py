@@ -15,6 +15,39 @@ from tasks.recipe import Recipe
 
 __all__ = ["Recipe", "demo_recipe_path", "read_recipe", "recipe_template"]
 
+_LONGEST_SHOWN = 60
+_EXPECTED = {
+    "string_type": "text",
+    "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, a letter or digit first",
+    "string_too_long": "a shorter name",
+    "list_type": "a list",
+    "too_short": "at least one item",
+    "dict_type": "a section with keys",
+    "model_type": "a section with keys",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+"""What pydantic's kinds of problem mean for YAML."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is written twice in one section"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file; relative paths in it are resolved against the file's folder.
@@ -27,13 +60,17 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, no YAML, or anything in it that cannot be; all problems at once, each with its key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe; `cocktail init {path}` writes one to start from") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: this is a folder; name the recipe's file") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: this is no YAML: {error}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected keys such as name, candidates and merge, found {type(content).__name__}")
+        raise RecipeError(f"{path}: expected keys such as name, candidates and merge, found {_found(content)}")
     for override in overrides:
         _override(cast(dict[str, Any], content), override)
     try:
@@ -90,14 +127,46 @@ def _item(items: list[Any], key: str, text: str) -> Any:
 
 def _problems(error: ValidationError) -> Iterator[str]:
     """One sentence per problem, with the key as a person would write it."""
+    by_place: dict[str, list[ErrorDetails]] = {}
     for details in error.errors():
-        place = _dotted(details["loc"])
-        if details["type"] == "extra_forbidden":
-            yield _unknown_key(place, details)
-        else:
-            message = details["msg"].removeprefix("Value error, ")
+        by_place.setdefault(_dotted(details["loc"]), []).append(details)
+    for place, found in by_place.items():
+        # Of a key that takes one of two forms, the form that was understood further says better what is wrong.
+        if place and any(other.startswith(f"{place}.") for other in by_place):
+            continue
+        if found[0]["type"] == "extra_forbidden":
+            yield _unknown_key(place, found[0])
+        elif found[0]["type"] == "value_error":
+            message = found[0]["msg"].removeprefix("Value error, ")
             # Problems between sections name their keys themselves and have no place of their own.
             yield from ([f"{place}: {message}"] if place else message.split("\n"))
+        else:
+            yield f"{place}: {_expectation(found)}"
+
+
+def _expectation(found: Sequence[ErrorDetails]) -> str:
+    """What pydantic says of one key, in the words of somebody who writes YAML."""
+    if found[0]["type"] == "missing":
+        return "this key is needed here"
+    expected = list(dict.fromkeys(_expected(details) for details in found))
+    return f"expected {' or '.join(expected)}, found {_found(found[0]['input'])}"
+
+
+def _expected(details: ErrorDetails) -> str:
+    kind, message = details["type"], details["msg"].removeprefix("Input should be ")
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    return f"a number {message}" if kind.startswith(("greater", "less")) else message
+
+
+def _found(value: Any) -> str:
+    """What somebody wrote, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "a section with keys"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _dotted(place: tuple[int | str, ...]) -> str:

@@ -98,10 +98,10 @@ def refresh(
     report = report_of(recipe, planned, scores, weights, merged, evaluations, decision, clock.seconds, flow_run.id)
     with clock.step("publish"), removing(output.parent):
         if dry_run or recipe.publish is None:
-            return end(result_of(report, "dry-run", "stopped before publishing"))
+            return end(result_of(report, clock.seconds, "dry-run", "stopped before publishing"))
         if not decision.passed:
             record_rejected(report, recipe.publish)
-            return end(result_of(report, "rejected", "; ".join(decision.reasons)))
+            return end(result_of(report, clock.seconds, "rejected", "; ".join(decision.reasons)))
         release = publish(report, recipe.publish, by=f"flow run {flow_run.name}")
         show_card(recipe, release)
-    return end(result_of(report, "published", describe_release(release, recipe.publish.alias), release))
+    return end(result_of(report, clock.seconds, "published", describe_release(release, recipe.publish.alias), release))

@@ -2,9 +2,31 @@
 
 from typing import Any
 
+from tasks.errors import NotFoundError, StoreError
 from tasks.records import to_json
-from tasks.release_files import Decision
-from tasks.releases import Registry
+from tasks.registry.files import Decision
+from tasks.registry.releases import Registry, ReleaseAddress, open_registry
+from tasks.stores.store import Store
+
+_PARTS = {"versions", "aliases", "decisions"}
+
+
+def open_existing(address: ReleaseAddress) -> Registry:
+    """The registry at an address, if anything was ever decided there.
+
+    Raises:
+        NotFoundError: nothing was; the message names registries that were perhaps meant.
+        StoreError: the destination cannot be read.
+    """
+    registry = open_registry(address.destination, address.name)
+    store = registry.store
+    if _is_registry(store, registry.name):
+        return registry
+    # A destination is easily taken for a name under it, and names are easily misspelt.
+    inside = [f"{registry.name}/{name}" for name in store.list_names(registry.name)]
+    known = [path for path in [*inside, *store.list_names("")] if _is_registry(store, path)]
+    hint = f"; there are releases at {', '.join(f'{store.destination}/{path}' for path in known)}" if known else ""
+    raise NotFoundError(f"{registry.location}: there are no releases here; DEST is destination/name{hint}")
 
 
 def list_releases(registry: Registry) -> list[dict[str, Any]]:
@@ -53,6 +75,13 @@ def explain_release(registry: Registry, revision: str | None) -> dict[str, Any]:
         "decisions": [row for row in decisions if row["version"] == version],
         "aliases": _alias_rows(registry, version),
     }
+
+
+def _is_registry(store: Store, path: str) -> bool:
+    try:
+        return bool(_PARTS & set(store.list_names(path)))
+    except StoreError:
+        return False
 
 
 def _decision_row(decision: Decision) -> dict[str, Any]:

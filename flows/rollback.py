@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from prefect import flow
 from prefect.runtime import flow_run
 
-from tasks.promotion import promote as promote_version
-from tasks.promotion import rollback as roll_back
-from tasks.releases import open_registry, split_destination
+from tasks.registry.promotion import promote as promote_version
+from tasks.registry.promotion import rollback as roll_back
+from tasks.registry.releases import open_registry, split_destination
 
 
 @flow(name="rollback", flow_run_name="rollback {destination}")

@@ -27,7 +27,7 @@ from tasks.records import (
     RefreshReport,
     Score,
 )
-from tasks.releases import open_registry
+from tasks.registry.releases import open_registry
 from tasks.settings import CandidateSettings, EvaluationTask
 
 logger = logging.getLogger(__name__)

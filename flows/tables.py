@@ -1,15 +1,22 @@
-"""Results as tables for people at a terminal, and as JSON for programs."""
+"""Results as tables and sentences for people at a terminal, and as JSON for programs.
+
+Nothing is cut: what is too long for its column goes on in the next line, as paths and versions are copied from here.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from tasks.recipe import Recipe
 from tasks.records import Evaluation, MergeWeights, Plan, Score, to_json
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
 _BAR_CELLS = 20
+_UNBOUNDED = 10**6
 
 
 def weights_json(scores: Sequence[Score], weights: MergeWeights) -> dict[str, Any]:
@@ -27,7 +34,7 @@ def weights_table(scores: Sequence[Score], weights: MergeWeights) -> RenderableT
     losses = {score.candidate: score.loss for score in scores}
     errors = {score.candidate: score.loss_stderr for score in scores}
     table = _loss_and_weight_table(weights.weights, losses, errors)
-    table.caption = "; ".join([f"effective models {weights.trust.effective_models:.2f}", *weights.trust.warnings])
+    table.caption = "\n".join([f"effective models {weights.trust.effective_models:.2f}", *weights.trust.warnings])
     return table
 
 
@@ -47,56 +54,149 @@ def evaluations_json(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def evaluations_table(evaluations: Sequence[Evaluation]) -> RenderableType:
-    """One row per task, one column per model."""
-    return _evaluation_table(summarise_evaluations(evaluations))
+    """Every model on every task."""
+    return _evaluation_table(summarise_evaluations(evaluations), "Evaluation")
 
 
-def plan_table(plan: Plan) -> RenderableType:
-    """What a refresh would do, from headers alone."""
-    table = Table(title="Plan", title_justify="left", show_header=False)
-    for checkpoint in (plan.base, *plan.candidates):
-        table.add_row(checkpoint.name, f"{checkpoint.model}\n{checkpoint.revision}, {checkpoint.size:,} bytes")
-    for name, reason in plan.left_out.items():
-        table.add_row(f"{name} (left out)", reason)
-    table.add_section()
-    table.add_row("reads", f"{plan.bytes_to_read:,} bytes")
-    table.add_row("writes", f"{plan.bytes_to_write:,} bytes")
-    if plan.examples:
-        table.add_row("examples", f"{plan.examples.n}")
-    for name, data in plan.evaluation_data.items():
-        table.add_row(f"evaluation {name}", f"{data.n} examples")
-    table.add_row("champion", plan.champion_version or "none yet")
-    table.add_row("model fingerprint", plan.model_fingerprint)
-    for warning in plan.warnings:
-        table.add_row("warning", warning)
-    return table
+def plan_parts(recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int]) -> list[RenderableType]:
+    """What a refresh would do, before any weight is read: who takes part, and what it takes.
+
+    Args:
+        recipe: What was planned.
+        plan: What was found.
+        free_bytes: Place that is written to, to the bytes that are free there.
+    """
+    models = _table(f"Plan of {recipe.name}: {recipe.weigh.strategy} weights, {recipe.merge.method} merge")
+    for column in ("model", "role", "size", "distance", "from"):
+        models.add_column(column, justify="right" if column in ("size", "distance") else "left", overflow="fold")
+    found = {checkpoint.name: checkpoint for checkpoint in plan.candidates}
+    models.add_row("(the base)", "", _size(plan.base.size), "", plan.base.model, end_section=True)
+    for candidate in recipe.candidates:
+        row = [candidate.name, candidate.role or ""]
+        if candidate.name in plan.left_out:
+            reason = plan.left_out[candidate.name].removeprefix(f"candidate {candidate.name!r}: ")
+            models.add_row(*row, "", "", f"left out: {reason}")
+        else:
+            distance = plan.distances.get(candidate.name)
+            shown = "unknown" if distance is None else f"{distance:.3f}"
+            models.add_row(*row, _size(found[candidate.name].size), shown, candidate.model)
+    models.caption = "distance: 0 is the base itself, fine-tunes have 0.01 to 0.4, strangers 1.41"
+    costs = Table.grid(padding=(0, 2))
+    costs.add_column(no_wrap=True)
+    costs.add_column(overflow="fold")
+    for name, value in _plan_rows(recipe, plan, free_bytes):
+        costs.add_row(name, value)
+    return [models, costs]
 
 
-def refresh_summary(result: Mapping[str, Any]) -> list[RenderableType]:
+def _plan_rows(recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int]) -> list[tuple[str, str]]:
+    evaluation = (f"{name} ({data.n} examples)" for name, data in plan.evaluation_data.items())
+    destinations = recipe.publish.to if recipe.publish else []
+    return [
+        ("examples", str(plan.examples.n) if plan.examples else "none needed"),
+        ("evaluation", ", ".join(evaluation) or "none"),
+        ("reads", _exact_size(plan.bytes_to_read)),
+        ("writes", _exact_size(plan.bytes_to_write)),
+        ("memory", f"{_size(plan.memory_bytes)} per worker for weights; activations come on top"),
+        *(("free space", f"{_size(n_bytes)} at {place}") for place, n_bytes in free_bytes.items()),
+        *(("releases to", f"{destination}/{recipe.name}") for destination in destinations),
+        ("champion", plan.champion_version or "none yet"),
+        ("fingerprint", plan.model_fingerprint),
+        *(("warning", warning) for warning in plan.warnings),
+    ]
+
+
+def refresh_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """Losses and weights, before and after, the gate's reasons, how it ended and where the release is."""
     parts: list[RenderableType] = []
     if result["weights"]:
         parts.append(_loss_and_weight_table(result["weights"], result["losses"], {}))
     if result["evaluation"]:
-        parts.append(_evaluation_table(result["evaluation"]))
+        parts.append(_evaluation_table(result["evaluation"], "Before and after"))
     reasons = result["gate"].get("reasons", []) if result["gate"] else []
     parts += [f"gate: {reason}" for reason in reasons]
-    parts += [f"[bold]{result['status']}[/bold]: {result['message']}"]
+    parts.append(Text.assemble((result["status"], "bold"), f": {result['message']}"))
     parts += [f"release: {uri}" for uri in result["release"]]
     if result["seconds"]:
         parts.append("seconds: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items()))
     return parts
 
 
+def releases_parts(location: str, rows: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """One row per version, the oldest first."""
+    if not rows:
+        return [f"{location}: no version was released yet; `cocktail explain {location}` tells what was decided"]
+    table = _table(f"Releases of {location}")
+    table.add_column("version", no_wrap=True)
+    for column in ("state", "weights", "evaluation"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        state = [*row["aliases"], *(["blocked"] if row["blocked"] else [])]
+        version = f"{row['version']}\n{_minute(row['created_at'])}"
+        table.add_row(version, "\n".join(state), _lines(row["weights"]), _lines(row["evaluation"]))
+    return [table]
+
+
+def explanation_parts(explanation: Mapping[str, Any]) -> list[RenderableType]:
+    """Decisions with their reasons, then what was done to each alias."""
+    title = f"{explanation['name']} {explanation.get('version', '')}".rstrip()
+    parts: list[RenderableType] = [Text(title, "bold")]
+    if explanation.get("evaluation"):
+        parts.append(_evaluation_table(explanation["evaluation"], "Before and after"))
+    for decision in explanation["decisions"]:
+        parts.append(f"{_minute(decision['created_at'])} {decision['status']} {decision['version'] or ''}".rstrip())
+        parts += [f"  {reason}" for reason in decision["reasons"]]
+    for row in explanation["aliases"]:
+        parts.append(f"alias {row['alias']} points at {row['version']}")
+        parts += [
+            f"  {_minute(event['at'])} {event['action']} {event['version']} by {event['by']}: {event['reason']}"
+            for event in row["history"]
+        ]
+        parts += [f"  blocked: {block['version']}: {block['reason']}" for block in row["blocked"]]
+    return parts
+
+
+class _FirstThatFits:
+    """The first of some tables that is not wider than the terminal, else the last."""
+
+    def __init__(self, *tables: Table):
+        self._tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        widths = ((table, Measurement.get(console, unbounded, table).maximum) for table in self._tables)
+        yield next((table for table, width in widths if width <= options.max_width), self._tables[-1])
+
+
+def _evaluation_table(rows: Sequence[Mapping[str, Any]], title: str) -> RenderableType:
+    """One row per task; where the models are too many or their names too long for that, one row per number."""
+    others = list(dict.fromkeys(name for row in rows for name in row["candidates"]))
+    present = [name for name in NAMED_MODELS if any(row[name] is not None for row in rows)]
+    wide, tall = _table(title), _table(title)
+    for column in ("task", "metric", *present, *others):
+        wide.add_column(column, justify="left" if column in ("task", "metric") else "right", no_wrap=True)
+    for column in ("task", "metric", "model", "value"):
+        tall.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
+    for row in rows:
+        values = {name: row[name] for name in present} | {name: row["candidates"].get(name) for name in others}
+        shown = {name: "-" if value is None else f"{value:.3f}" for name, value in values.items()}
+        wide.add_row(row["task"], row["metric"], *shown.values())
+        for name, value in shown.items():
+            is_first, is_last = name == next(iter(shown)), name == list(shown)[-1]
+            labels = (row["task"], row["metric"]) if is_first else ("", "")
+            tall.add_row(*labels, name, value, end_section=is_last)
+    return _FirstThatFits(wide, tall)
+
+
 def _loss_and_weight_table(
     weights: Mapping[str, float], losses: Mapping[str, float], errors: Mapping[str, float]
 ) -> Table:
-    table = Table(title="Losses on the examples, and weights" if losses else "Weights", title_justify="left")
-    table.add_column("candidate")
+    table = _table("Losses on the examples, and weights" if losses else "Weights")
+    table.add_column("candidate", overflow="fold")
     if losses:
-        table.add_column("loss (nats)", justify="right")
-    table.add_column("weight", justify="right")
-    table.add_column("")
+        table.add_column("loss (nats)", justify="right", no_wrap=True)
+    table.add_column("weight", justify="right", no_wrap=True)
+    table.add_column("", overflow="crop")  # The bar may shrink, so that the names need not.
     for name, weight in weights.items():
         error = f" ±{errors[name]:.3f}" if name in errors else ""
         loss = [f"{losses[name]:.3f}{error}" if name in losses else "-"] if losses else []
@@ -104,44 +204,28 @@ def _loss_and_weight_table(
     return table
 
 
-def _evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    others = list(dict.fromkeys(name for row in rows for name in row["candidates"]))
-    present = [name for name in NAMED_MODELS if any(row[name] is not None for row in rows)]
-    table = Table(title="Before and after", title_justify="left")
-    for column in ("task", "metric", *present, *others):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for row in rows:
-        values = [row[name] for name in present] + [row["candidates"].get(name) for name in others]
-        table.add_row(row["task"], row["metric"], *("-" if value is None else f"{value:.3f}" for value in values))
-    return table
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left")
 
 
-def releases_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """One row per version, the oldest first."""
-    table = Table(title="Releases", title_justify="left")
-    for column in ("version", "released", "state", "weights", "evaluation"):
-        table.add_column(column)
-    for row in rows:
-        state = [*row["aliases"], *(["blocked"] if row["blocked"] else [])]
-        numbers = (row["weights"], row["evaluation"])
-        shown = (", ".join(f"{name} {value:.3f}" for name, value in values.items()) for values in numbers)
-        table.add_row(row["version"], row["created_at"], ", ".join(state), *shown)
-    return table
+def _lines(numbers: Mapping[str, float | None]) -> str:
+    return "\n".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in numbers.items())
 
 
-def explanation_lines(explanation: Mapping[str, Any]) -> list[RenderableType]:
-    """Decisions with their reasons, then what was done to each alias."""
-    lines: list[RenderableType] = [f"[bold]{explanation['name']} {explanation.get('version', '')}[/bold]"]
-    if explanation.get("evaluation"):
-        lines.append(_evaluation_table(explanation["evaluation"]))
-    for decision in explanation["decisions"]:
-        lines.append(f"{decision['created_at']} {decision['status']} {decision['version'] or ''}".rstrip())
-        lines += [f"  {reason}" for reason in decision["reasons"]]
-    for row in explanation["aliases"]:
-        lines.append(f"alias {row['alias']} points at {row['version']}")
-        lines += [
-            f"  {event['at']} {event['action']} {event['version']} by {event['by']}: {event['reason']}"
-            for event in row["history"]
-        ]
-        lines += [f"  blocked: {block['version']}: {block['reason']}" for block in row["blocked"]]
-    return lines
+def _minute(time: str) -> str:
+    """A time of the manifest (ISO 8601, UTC) as people write it."""
+    return time[:16].replace("T", " ")
+
+
+def _exact_size(n_bytes: int) -> str:
+    return f"{_size(n_bytes)} ({n_bytes:,} bytes)"
+
+
+def _size(n_bytes: int) -> str:
+    """Three digits and a decimal unit, e.g. 2.17 MB."""
+    size, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

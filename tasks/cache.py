@@ -5,22 +5,19 @@ A folder with three parts: `results/` (one JSON file per result, named by the sh
 Several processes may use it at once: files appear whole, and one that vanishes is a miss.
 """
 
-import hashlib
 import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint import hash_file
+from tasks.digests import canonical_json, hash_bytes, hash_file, hash_json
 from tasks.errors import StoreError
 from tasks.records import FileDigest
 from tasks.settings import CacheSettings, parse_size
-
-__all__ = ["CacheSettings", "ResultCache", "canonical_json", "default_cache_folder", "open_cache"]
+from tasks.staging import staged, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +27,6 @@ _RESULTS, _BLOBS = "results", "blobs"
 _PRUNE_TO = 0.9
 # A run may still be reading a blob that it was given the path of; results are read at once.
 _BLOB_GRACE_SECONDS = 24 * 3600
-# A half-written file of a process that died; a living one writes its few kilobytes faster.
-_ABANDONED_SECONDS = 3600
 # A file written again within one tick of the file system's clock keeps its times, as in git's "racy" index entries.
 _RACY_NANOSECONDS = 2 * 10**9
 
@@ -48,18 +43,6 @@ def open_cache(settings: CacheSettings) -> "ResultCache":
     return ResultCache(folder.absolute(), parse_size(settings.max_size))
 
 
-def canonical_json(value: object) -> str:
-    """JSON text that is equal for equal values.
-
-    Raises:
-        ValueError: NaN or infinity, which JSON has no word for.
-        TypeError: something that is no JSON value.
-    """
-    # Keys become text before they are sorted: 10 sorts after 9, "10" before "9".
-    plain = json.loads(json.dumps(value, allow_nan=False))
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 class ResultCache:
     """A folder of results and blobs, bounded in size; what was used least recently goes first."""
 
@@ -68,6 +51,7 @@ class ResultCache:
         self.max_bytes = max_bytes
         # Bytes kept, as of the last look plus our own since; None before the first look.
         self._known_bytes: int | None = None
+        self._has_warned = False
 
     def get(self, kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
         """The result kept under `kind` and `key`; None if there is none that can be trusted.
@@ -79,7 +63,7 @@ class ResultCache:
         path = self._result_path(kind, key)
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, UnicodeDecodeError) as error:
             return _discard(path, f"it cannot be read: {error}")
@@ -90,7 +74,7 @@ class ResultCache:
         return value
 
     def put(self, kind: str, key: Mapping[str, object], value: Mapping[str, object]) -> None:
-        """Keep a result. A folder that cannot be written costs the saving, not the run: it is logged.
+        """Keep a result. A folder that cannot be written costs the saving, not the run: it is logged, once.
 
         Raises:
             ValueError: NaN or infinity in key or value.
@@ -100,7 +84,9 @@ class ResultCache:
         try:
             self._write(path, canonical_json(entry).encode())
         except OSError as error:
-            logger.warning("a %s result is not kept, %s cannot be written: %s", kind, path, error)
+            level = logging.DEBUG if self._has_warned else logging.WARNING
+            logger.log(level, "results are not kept for the next run: %s cannot be written: %s", path, error)
+            self._has_warned = True
 
     def put_blob(self, content: bytes, suffix: str = "") -> Path:
         """A file with this content, named by it; for data that stands in a recipe and is wanted as a file.
@@ -108,7 +94,7 @@ class ResultCache:
         Raises:
             StoreError: the folder cannot be written.
         """
-        path = self.folder / _BLOBS / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+        path = self.folder / _BLOBS / f"{hash_bytes(content).sha256}{suffix}"
         try:
             if path.read_bytes() == content:
                 _touch(path)
@@ -142,18 +128,14 @@ class ResultCache:
         return digest
 
     def _result_path(self, kind: str, key: Mapping[str, object]) -> Path:
-        name = hashlib.sha256(canonical_json([kind, key]).encode()).hexdigest()
+        name = hash_json([kind, key])
         return self.folder / _RESULTS / name[:2] / f"{name}.json"
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its goal, then named: no reader ever sees half of it. No fsync: the digest tells after a crash.
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
+        with staged(path) as draft:
             draft.write_bytes(content)
+            # Not brought to disk as `commit` does: after a crash the digest tells.
             draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
         if self._known_bytes is None:
             self._known_bytes = sum(size for _, _, size in self._kept_files())
         else:
@@ -164,16 +146,13 @@ class ResultCache:
     def _prune(self) -> int:
         """Remove the least recently used until the rest fits; bytes that are left."""
         now = time.time()
+        for folder in (self.folder / _BLOBS, *(self.folder / _RESULTS).glob("*")):
+            sweep(folder)
         files = sorted(self._kept_files())
         total = sum(size for _, _, size in files)
         for used_at, path, size in files:
-            if path.name.startswith("."):
-                expendable = now - used_at > _ABANDONED_SECONDS
-            elif path.parent.name == _BLOBS:
-                expendable = now - used_at > _BLOB_GRACE_SECONDS
-            else:
-                expendable = True
-            if expendable and total > self.max_bytes * _PRUNE_TO:
+            is_blob = path.parent.name == _BLOBS
+            if (not is_blob or now - used_at > _BLOB_GRACE_SECONDS) and total > self.max_bytes * _PRUNE_TO:
                 path.unlink(missing_ok=True)
                 total -= size
         return total
@@ -181,7 +160,7 @@ class ResultCache:
     def _kept_files(self) -> Iterator[tuple[float, Path, int]]:
         """Time of last use, path and size of every file that pruning may look at."""
         for part in (_RESULTS, _BLOBS):
-            for path in (self.folder / part).rglob("*"):
+            for path in (self.folder / part).rglob("[!.]*"):  # Dotted ones are drafts.
                 try:
                     status = path.stat()
                 except FileNotFoundError:
@@ -191,7 +170,7 @@ class ResultCache:
 
 
 def _entry_digest(kind: str, key: Mapping[str, object], value: object) -> str:
-    return hashlib.sha256(canonical_json([kind, key, value]).encode()).hexdigest()
+    return hash_json([kind, key, value])
 
 
 def _verified_value(text: str, kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:

@@ -1,36 +1,25 @@
-"""A checkpoint in a folder: which files it has, where every tensor lies, and what its content is.
+"""A checkpoint in a folder: which files and modules it has, where every tensor lies, and what its content is.
 
-Only safetensors are read: their header says names, dtypes, shapes and byte ranges, so everything about a model but its
-numbers is known without loading it, and a tensor can be read by range. No library of models is imported here.
+Only safetensors are read, and of them only the headers (`tasks.tensors`). No library of models is imported here.
 
 A sentence-transformers folder holds several modules, each in a folder of its own; those with weights (a Dense layer,
 say) are *components*. A tensor's full name is `component/name`, or `name` for the root component.
 """
 
-import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.errors import CheckpointError
 from tasks.records import Checkpoint, FileDigest
+from tasks.tensors import TensorView, read_header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 MODULES_FILE = "modules.json"
 
-DTYPE_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-"""safetensors dtype to bytes per element, of the dtypes that we can carry into a merge."""
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-
-_MAX_HEADER_BYTES = 100_000_000
 # Written by releases and by people about a model; they are no part of what it computes.
 _NOTES = frozenset({"README.md", "report.html", "recipe.lock.yaml", "manifest.json", "LICENSE", "NOTICE"})
 _NOTE_FOLDERS = frozenset({"evaluation"})
@@ -40,35 +29,13 @@ _OTHER_WEIGHTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TensorView:
-    """Where one tensor lies on disk."""
+class Module(NamedTuple):
+    """A module of a sentence-transformers model, as modules.json lists it."""
 
-    name: str
-    """Full name, with the component in front where there is one."""
-    dtype: str
-    """safetensors name: F32, BF16, ..."""
-    shape: tuple[int, ...]
-    file: Path
-    start: int
-    """Offset of the first byte in `file`."""
-    component: str = ""
-    """Folder of the component inside the checkpoint; empty for the root."""
-
-    @property
-    def name_in_file(self) -> str:
-        """The tensor's name without its component."""
-        return self.name.removeprefix(f"{self.component}/") if self.component else self.name
-
-    @property
-    def n_elements(self) -> int:
-        """Product of the shape; 1 for a scalar."""
-        return math.prod(self.shape)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes on disk."""
-        return self.n_elements * DTYPE_BYTES[self.dtype]
+    kind: str
+    """Name of its class; the Python module around it changes between versions of sentence-transformers."""
+    path: str
+    """Its folder inside the checkpoint; empty for the root."""
 
 
 def is_model_file(path: str) -> bool:
@@ -82,6 +49,11 @@ def is_model_file(path: str) -> bool:
 def is_weight_file(path: str) -> bool:
     """Whether a model file holds tensors or says which file holds them."""
     return path.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def other_files(checkpoint: Checkpoint) -> dict[str, FileDigest]:
+    """Path to content of every file of a checkpoint that holds no tensors."""
+    return {path: file for path, file in checkpoint.files.items() if not is_weight_file(path)}
 
 
 def list_model_files(folder: Path) -> list[str]:
@@ -106,7 +78,7 @@ def weight_files(folder: Path) -> dict[str, list[Path]]:
         CheckpointError: a component's weights are not in safetensors, or its index is damaged.
     """
     components: dict[str, list[Path]] = {}
-    for name in ["", *_module_folders(folder)]:
+    for name in dict.fromkeys(["", *(module.path for module in read_modules(folder))]):
         files = _component_files(folder / name)
         unreadable = [] if files else _weights_of_other_forms(folder / name, deep=name != "")
         if unreadable or not (files or name):
@@ -139,31 +111,25 @@ def read_tensor_views(folder: Path) -> dict[str, TensorView]:
     return views
 
 
-def read_header(file: Path, component: str = "") -> Iterator[TensorView]:
-    """The tensors of one safetensors file, in the order of its header.
+def read_modules(folder: Path) -> list[Module]:
+    """The modules of a sentence-transformers model, in order; none if the folder has no modules.json.
 
     Raises:
-        CheckpointError: the file is no safetensors, is cut short, or holds a dtype that cannot be merged.
+        CheckpointError: the file is damaged, or a module lies outside the folder.
     """
-    header, data_start = _parse_header(file)
-    file_size = file.stat().st_size
-    prefix = f"{component}/" if component else ""
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, start, stop = _parse_entry(file, name, entry)
-        if dtype not in DTYPE_BYTES:
-            raise CheckpointError(
-                f"{file}: tensor {name!r} has dtype {dtype}, which holds quantised or unknown numbers that cannot be "
-                "averaged; use the checkpoint in bfloat16, float16 or float32"
-            )
-        view = TensorView(prefix + name, dtype, shape, file, data_start + start, component)
-        if stop - start != view.n_bytes or data_start + stop > file_size:
-            raise CheckpointError(
-                f"{file}: tensor {name!r} should fill {view.n_bytes} bytes up to {data_start + stop}, but the file "
-                f"gives it {stop - start} and ends at {file_size}; it is damaged or its copy was cut short"
-            )
-        yield view
+    file = folder / MODULES_FILE
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        modules = [Module(str(entry.get("type")).rpartition(".")[-1], str(entry["path"])) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: this is no list of modules with a path: {error!r}") from error
+    # Output is written under the same paths, so they must stay inside the folder.
+    paths = [module.path for module in modules]
+    if outside := [path for path in paths if path.startswith("/") or ".." in path.split("/")]:
+        raise CheckpointError(f"{file}: a module must lie inside the model's folder; found {', '.join(outside)}")
+    return [module._replace(path=module.path.rstrip("/")) for module in modules]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -192,47 +158,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def hash_file(path: Path) -> FileDigest:
-    """sha256 and size of a file's content."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileDigest(digest.hexdigest(), file.tell())
-
-
 def describe_folder(name: str, model: str, folder: Path, files: Mapping[str, FileDigest]) -> Checkpoint:
     """The record of a checkpoint that lies in `folder`, its revision being its content."""
     ordered = {path: files[path] for path in sorted(files)}
     unnamed = Checkpoint(name, model, "", folder.resolve().as_uri(), ordered)
     return Checkpoint(name, model, f"sha256:{unnamed.digest}", unnamed.uri, ordered)
-
-
-def _parse_header(file: Path) -> tuple[dict[str, Any], int]:
-    """The header's entries and the offset at which the tensors' bytes begin."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= _MAX_HEADER_BYTES:
-                raise CheckpointError(f"{file}: this is no safetensors file (header of {length} bytes)")
-            header = json.loads(stream.read(length))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: the shard is missing, though the index names it") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: the safetensors header cannot be read: {error}") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{file}: the safetensors header is no JSON object but {type(header).__name__}")
-    return header, 8 + length
-
-
-def _parse_entry(file: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """A header entry's dtype, shape, and offsets of its bytes after the header."""
-    try:
-        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        numbers = (*shape, start, stop)
-        if isinstance(dtype, str) and all(isinstance(number, int) and number >= 0 for number in numbers):
-            return dtype, shape, start, stop
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise CheckpointError(f"{file}: the safetensors header says of tensor {name!r} what cannot be: {entry!r}")
 
 
 def _component_files(folder: Path) -> list[Path]:
@@ -257,19 +187,3 @@ def _weights_of_other_forms(folder: Path, deep: bool) -> list[str]:
     endings = (*_OTHER_WEIGHTS, ".safetensors")
     files = folder.rglob("*") if deep else folder.glob("*")
     return sorted(file.relative_to(folder).as_posix() for file in files if file.name.endswith(endings))
-
-
-def _module_folders(folder: Path) -> list[str]:
-    """Folders of a sentence-transformers model's modules, the root left out."""
-    file = folder / MODULES_FILE
-    if not file.is_file():
-        return []
-    try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-        paths = [str(module["path"]) for module in modules if module["path"]]
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: this is no list of modules with a path: {error!r}") from error
-    # Output is written under the same paths, so they must stay inside the folder.
-    if outside := [path for path in paths if path.startswith("/") or ".." in path.split("/")]:
-        raise CheckpointError(f"{file}: a module must lie inside the model's folder; found {', '.join(outside)}")
-    return list(dict.fromkeys(path.rstrip("/") for path in paths))

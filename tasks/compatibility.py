@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from tasks.checkpoint import FLOAT_DTYPES, TensorView
+from tasks.tensors import FLOAT_DTYPES, TensorView
 
 MAX_LISTED = 10
 """Mismatches of one candidate that are written out; models of two architectures differ in hundreds."""

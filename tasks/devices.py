@@ -13,9 +13,10 @@ import logging
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
@@ -43,6 +44,8 @@ class DevicePool:
     """One per device, in the same order."""
     users: int = 0
     is_abandoned: bool = False
+    waiting: deque[object] = field(default_factory=deque[object])
+    """One ticket per call that waits for a device, the earliest first."""
 
 
 # All three are guarded by `_changed`, which is notified when a device may have become free.
@@ -139,20 +142,38 @@ def call_on_device(
 
 
 def _take_worker(pool: DevicePool) -> tuple[Path, WorkerProcess]:
-    """A worker that is idle, or a new one on a device that no one has leased; waits for either."""
-    has_waited = False
+    """A worker that is idle, or a new one on a device that no one has leased; waits for either.
+
+    First come, first served: calls run in the order in which they were made, so those on one model follow each other.
+    """
+    ticket = object()
     with _changed:
-        while True:
-            if pool.is_abandoned:
-                raise DeviceError("no device was taken, because the run is ending")
+        pool.waiting.append(ticket)
+        try:
+            return _wait_for_worker(pool, ticket)
+        finally:
+            pool.waiting.remove(ticket)
+            _changed.notify_all()
+
+
+def _wait_for_worker(pool: DevicePool, ticket: object) -> tuple[Path, WorkerProcess]:
+    has_said_so = False
+    while True:
+        if pool.is_abandoned:
+            raise DeviceError("no device was taken, because the run is ending")
+        if pool.waiting[0] is ticket:
             if found := _idle_worker(pool) or _new_worker(pool):
                 _busy.add(found[0])
                 return found
-            if not has_waited:
-                has_waited = True
-                logger.info("waiting for a free device of %s", ", ".join(pool.devices))
-            # Other runs on this host do not notify us, so look again now and then.
-            _changed.wait(_POLL_SECONDS)
+            # Waiting for calls of this process is the normal course of a step; waiting for another run is news.
+            held_elsewhere = [
+                name for name, path in zip(pool.devices, pool.lock_files, strict=True) if path not in _workers
+            ]
+            if held_elsewhere and not has_said_so:
+                has_said_so = True
+                logger.info("waiting for %s, in use by another run on this machine", ", ".join(held_elsewhere))
+        # Other runs on this host do not notify us, so look again now and then.
+        _changed.wait(_POLL_SECONDS)
 
 
 def _idle_worker(pool: DevicePool) -> tuple[Path, WorkerProcess] | None:

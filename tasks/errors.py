@@ -60,7 +60,8 @@ class PreflightError(InputError):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        # A problem of several lines, such as bad rows, keeps them under its own dash.
+        lines = "\n".join("  - " + problem.replace("\n", "\n  ") for problem in self.problems)
         noun = "problem" if len(self.problems) == 1 else "problems"
         return f"{len(self.problems)} {noun} found before any work started:\n{lines}"
 

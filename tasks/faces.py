@@ -58,6 +58,7 @@ class _ProgressBar:
         self._shown = self._logged = time.monotonic()
 
     def report(self, done: int, total: int) -> None:
+        """Take note of how much is done."""
         now = time.monotonic()
         percent = 100.0 * done / total if total else 100.0
         if now - self._shown >= _ARTIFACT_SECONDS:
@@ -68,6 +69,7 @@ class _ProgressBar:
             logger.info("%s: %.0f %%", self._label, percent)
 
     def finish(self) -> None:
+        """Fill the bar, if there is one."""
         if self._artifact is not None:
             self._show(100.0)
 

@@ -48,7 +48,5 @@ def usable_lock_folder(folder: Path | None) -> Path:
         raise DeviceError(f"{chosen}: the folder of the device locks cannot be made: {error}") from error
     # The default's place is open to all users: what someone else made there is not to be trusted.
     if chosen.stat().st_uid != os.getuid() or not os.access(chosen, os.W_OK):
-        raise DeviceError(
-            f"{chosen}: the folder of device locks is read-only or belongs to another user; remove it"
-        )
+        raise DeviceError(f"{chosen}: the folder of device locks is read-only or belongs to another user; remove it")
     return chosen

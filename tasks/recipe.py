@@ -144,10 +144,16 @@ def _linear_problems(recipe: Recipe) -> Iterator[str]:
 
 def _task_arithmetic_problems(recipe: Recipe) -> Iterator[str]:
     generals = [candidate.name for candidate in recipe.candidates if candidate.role == "general"]
+    general = recipe.candidate_with_role("general")
     if recipe.base is None:
         yield "base: task_arithmetic subtracts the model that the skills were trained from; name it"
     if len(generals) > 1:
         yield f"candidates: {', '.join(generals)} all have role general; skills are added to one model"
+    if general is not None and general.optional:
+        yield (
+            f"candidate {general.name!r}: the general model cannot be optional; without it the skills would be added "
+            "to another model"
+        )
     if any(candidate.role == "target" for candidate in recipe.candidates):
         yield "candidates: role target belongs to loss weighing; task_arithmetic has general and skill"
     if recipe.weigh.strategy != "given":

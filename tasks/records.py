@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from pydantic import TypeAdapter
+
+from tasks.references import local_path
 
 SCHEMA_VERSION = 1
 
@@ -91,7 +93,7 @@ class Score:
     @property
     def loss(self) -> float:
         """Mean over examples."""
-        return math.fsum(self.losses) / len(self.losses)
+        return fmean(self.losses)
 
     @property
     def loss_stderr(self) -> float:
@@ -149,7 +151,7 @@ class Evaluation:
     @property
     def value(self) -> float:
         """Mean over examples."""
-        return math.fsum(self.values) / len(self.values)
+        return fmean(self.values)
 
     @property
     def stderr(self) -> float:
@@ -237,24 +239,10 @@ class RefreshReport:
 
 def standard_error(values: tuple[float, ...]) -> float:
     """Standard error of the mean, from the unbiased variance; 0 for fewer than two values."""
-    n = len(values)
-    if n < 2:
+    if (n := len(values)) < 2:
         return 0.0
-    mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return math.sqrt(variance / n)
-
-
-def local_path(uri: str) -> Path:
-    """The path of a `file://` URI.
-
-    Raises:
-        ValueError: the URI is not of this machine's file system.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise ValueError(f"{uri} is not a file on this machine; download it first")
-    return Path(unquote(parts.path))
+    mean = fmean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
 
 
 def to_json(record: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATH_PREFIXES = ("/", "./", "../")
@@ -78,3 +79,15 @@ def make_absolute(text: str, folder: Path | None) -> str:
             "write an absolute path"
         )
     return str((folder / text).resolve())
+
+
+def local_path(uri: str) -> Path:
+    """The path of a `file://` URI.
+
+    Raises:
+        ValueError: the URI is not of this machine's file system.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise ValueError(f"{uri} is not a file on this machine; download it first")
+    return Path(unquote(parts.path))

@@ -20,8 +20,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.checkpoint import MODULES_FILE, TensorView, is_weight_file, list_model_files, read_tensor_views
+from tasks.checkpoint import MODULES_FILE, is_weight_file, list_model_files, read_tensor_views
 from tasks.errors import CheckpointError, DeviceError
+from tasks.tensors import TensorView
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -33,12 +34,10 @@ Kind = Literal["decoder", "encoder"]
 
 @dataclass(frozen=True, slots=True)
 class ResidentDecoder:
-    """A causal language model on a device, ready to be called."""
+    """A causal language model on a device, ready to be called, with its fast tokenizer."""
 
     model: Any
-    """A transformers `...ForCausalLM` in evaluation mode."""
     tokenizer: Any
-    """Its fast tokenizer."""
     device: str
     folder: Path
     """The checkpoint whose tensors are in `model` now."""
@@ -105,7 +104,7 @@ def _occupy(kind: Kind, folder: Path, dtype: str, device: str) -> _Slot:
             _slots[device] = slot
             return slot
     if slot is not None:
-        del slot
+        del slot  # the old module goes before the new one comes
         _collect(device)
     module, tokenizer = _load(kind, folder, dtype, device)
     _slots[device] = _Slot(kind, dtype, skeleton, files, folder, module, tokenizer)
@@ -137,7 +136,6 @@ def _stamp_files(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 def _load(kind: Kind, folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
     """A fresh module and, for decoders, its tokenizer."""
-    logger.debug("%s: loading afresh on %s", folder, device)
     try:
         return _load_decoder(folder, dtype, device) if kind == "decoder" else _load_encoder(folder, dtype, device)
     except CheckpointError:
@@ -185,8 +183,7 @@ def _load_encoder(folder: Path, dtype: str, device: str) -> tuple[Any, None]:
 
 def _stream(slot: _Slot, folder: Path) -> bool:
     """Copy a checkpoint's tensors into the slot's module; False, and nothing changed, where that is not safe."""
-    places = _places(slot)
-    views = read_tensor_views(folder)
+    places, views = _places(slot, folder), read_tensor_views(folder)
     if not _fills_exactly(views, places, slot.module) or not _prove(slot, places):
         return False
     logger.debug("%s: streaming %d tensors over %s", folder, len(views), slot.folder)
@@ -196,22 +193,22 @@ def _stream(slot: _Slot, folder: Path) -> bool:
     return True
 
 
-def _places(slot: _Slot) -> dict[str, Tensor]:
+def _places(slot: _Slot, folder: Path) -> dict[str, Tensor]:
     """Full tensor name, as `tasks.checkpoint` gives it, to the parameter or buffer that holds it."""
     return {
         f"{component}/{name}" if component else name: tensor
-        for component, module in _components(slot).items()
+        for component, module in _components(slot, folder).items()
         for name, tensor in module.state_dict(keep_vars=True).items()
     }
 
 
-def _components(slot: _Slot) -> dict[str, nn.Module]:
-    """Folder inside the checkpoint to the module whose weights lie there."""
+def _components(slot: _Slot, folder: Path) -> dict[str, nn.Module]:
+    """Folder inside a checkpoint of this skeleton to the module whose weights lie there."""
     if slot.kind == "decoder":
         return {"": slot.module}
     # A sentence-transformers Transformer wraps the model whose names are in the file; other modules are the model.
     modules = [getattr(module, "auto_model", module) for module in slot.module]
-    file = slot.folder / MODULES_FILE
+    file = folder / MODULES_FILE
     paths = [entry["path"] for entry in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else [""]
     return {path.rstrip("/"): module for path, module in zip(paths, modules, strict=False)}
 

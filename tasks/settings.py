@@ -49,9 +49,9 @@ Size = Annotated[str, AfterValidator(_check_size)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and strict about its keys."""
+    """A part of a recipe: frozen, strict about its keys, and without NaN and infinity, which JSON cannot hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CandidateSettings(Section):
@@ -138,7 +138,9 @@ class MergeSettings(Section):
         description="Precision of the written tensors; base: each as in the base model. Sums are in float32.",
     )
     max_shard_size: Size = Field(default="5GB", description="Largest size of one safetensors file.")
-    parameters: MergeParameters = Field(default=MergeParameters.model_validate({}), description="Parameters of the method.")
+    parameters: MergeParameters = Field(
+        default=MergeParameters.model_validate({}), description="Parameters of the method."
+    )
 
 
 class EvaluationTask(Section):

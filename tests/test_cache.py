@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -7,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cache import CacheSettings, ResultCache, canonical_json, default_cache_folder, open_cache
-from tasks.checkpoint import hash_file
+from tasks.cache import ResultCache, default_cache_folder, open_cache
+from tasks.digests import hash_file
 from tasks.errors import StoreError
+from tasks.settings import CacheSettings
+from tasks.staging import staged
 
 KEY = {"model": "abc", "settings": {"max_length": 8}}
 
@@ -112,14 +113,16 @@ def test_a_blob_that_a_run_may_be_reading_is_not_pruned(tmp_path: Path):
     assert new.exists() and not old.exists()
 
 
-def test_drafts_of_processes_that_died_count_and_are_removed(tmp_path: Path):
-    dead, living = tmp_path / "blobs" / ".dead.json.1", tmp_path / "blobs" / ".living.json.2"
+def test_drafts_of_processes_that_died_are_removed_and_those_of_living_ones_stay(tmp_path: Path):
+    cache = ResultCache(tmp_path, max_bytes=800)
+    dead = tmp_path / "blobs" / ".staging-dead"
     dead.parent.mkdir()
-    for draft in (dead, living):
-        draft.write_bytes(b"x" * 500)
-    make_old(dead, seconds=7200)
-    ResultCache(tmp_path, max_bytes=800).put("score", KEY, {"n": 1})
-    assert living.exists() and not dead.exists()
+    for path in (dead, dead.with_name(".staging-dead.lock")):
+        path.write_bytes(b"x" * 5000)
+    with staged(tmp_path / "blobs" / "b") as living:
+        living.write_bytes(b"x" * 5000)
+        cache.put_blob(b"y" * 900)
+        assert living.exists() and not dead.exists()
 
 
 def test_a_blob_is_named_by_its_content_and_mended_when_damaged(tmp_path: Path):
@@ -136,8 +139,10 @@ def test_a_folder_that_cannot_be_written_costs_the_saving_not_the_run(tmp_path: 
     (tmp_path / "file").write_text("")
     cache = ResultCache(tmp_path / "file" / "cache")
     cache.put("score", KEY, {"n": 1})
+    cache.put("score", KEY, {"n": 1})
     assert cache.get("score", KEY) is None
-    assert "is not kept" in caplog.text
+    (warning,) = caplog.records
+    assert f"results are not kept for the next run: {tmp_path}/file/cache" in warning.getMessage()
     with pytest.raises(StoreError, match=r"cache folder .*/file/cache cannot be written.*choose another with --cache"):
         cache.put_blob(b"rows")
 
@@ -221,8 +226,3 @@ def test_a_cache_is_opened_as_its_settings_say(tmp_path: Path, monkeypatch: pyte
     assert (cache.folder, cache.max_bytes) == (tmp_path / "lm-cocktail-flows", 2_000_000)
     assert open_cache(CacheSettings(folder=str(tmp_path / "own"))).folder == tmp_path / "own"
     assert not (tmp_path / "lm-cocktail-flows").exists()
-
-
-def test_canonical_json_is_equal_for_equal_values():
-    assert canonical_json({"b": 1, "a": (2, 3)}) == canonical_json({"a": [2, 3], "b": 1}) == '{"a":[2,3],"b":1}'
-    assert json.loads(canonical_json({"ä": 0.1})) == {"ä": 0.1}

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from tasks.checkpoint import TensorView
 from tasks.compatibility import MAX_LISTED, tensor_mismatches
+from tasks.tensors import TensorView
 
 
 def views(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, TensorView]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import functions_on_worker as on_worker
@@ -190,33 +190,46 @@ def test_two_devices_compute_at_the_same_time(locks, tmp_path):
         assert [call.result() for call in calls] == [True, True]
 
 
-def test_a_second_call_waits_for_the_device_and_says_so_once(locks, tmp_path, caplog):
+def test_calls_wait_for_the_device_and_run_in_the_order_in_which_they_were_made(locks, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     started, end = tmp_path / "started", tmp_path / "end"
-    with open_devices(CPU, locks), ThreadPoolExecutor(2) as threads:
+    order = tmp_path / "order"
+
+    def note(line: str) -> None:
+        # Its limit is shorter than the wait: waiting does not count.
+        call_on_device(CPU, on_worker.note, order, line, timeout_seconds=1.0, lock_folder=locks)
+
+    with open_devices(CPU, locks) as pool, ThreadPoolExecutor(4) as threads:
         first = threads.submit(call_on_device, CPU, on_worker.hold, started, end, lock_folder=locks)
         wait_until(started.exists)
-        # Its limit is shorter than the wait: waiting does not count.
-        second = threads.submit(call_on_device, CPU, on_worker.echo, 2, timeout_seconds=1.0, lock_folder=locks)
-        wait_until(lambda: "waiting for a free device of cpu:0" in caplog.text)
+        others: list[Future[None]] = []
+        for line in ("one", "two", "three"):
+            others.append(threads.submit(note, line))
+            wait_until(lambda: len(pool.waiting) == len(others))
         time.sleep(1.1)
-        assert not second.done()
+        assert not order.exists()
         end.touch()
-        assert (first.result(), second.result()) == ("cpu", ("cpu", 2))
-    assert caplog.text.count("waiting for a free device") == 1
+        assert first.result() == "cpu"
+        assert [other.result() for other in others] == [None] * 3
+    assert order.read_text(encoding="utf-8").split() == ["one", "two", "three"]
+    # Taking turns within a run is no news.
+    assert "in use by another run" not in caplog.text
 
 
-def test_two_processes_share_one_device(locks, tmp_path):
+def test_two_processes_share_one_device_and_the_one_that_waits_says_so_once(locks, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     started, end = tmp_path / "started", tmp_path / "end"
     other = start_python(HOLDER.format(locks=str(locks), started=str(started), end=str(end)))
     wait_until(started.exists)
     with ThreadPoolExecutor(1) as threads:
         mine = threads.submit(call_on_device, CPU, on_worker.process_id, lock_folder=locks)
-        time.sleep(0.3)
+        wait_until(lambda: "waiting for cpu:0, in use by another run on this machine" in caplog.text)
+        time.sleep(0.5)
         assert not mine.done()
         end.touch()
         assert mine.result() != int(started.read_text())
     assert other.communicate(timeout=20)[0] == "cpu\n"
+    assert caplog.text.count("in use by another run") == 1
 
 
 def test_a_lease_is_one_processs_alone(tmp_path):

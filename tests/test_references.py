@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.references import Place, Reference, make_absolute, parse_reference
+from tasks.references import Place, Reference, local_path, make_absolute, parse_reference
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ def test_every_form_is_told_apart(text: str, expected: Reference):
 def test_anything_else_is_refused(text: str):
     with pytest.raises(ValueError, match=r"is not a reference|names no bucket"):
         parse_reference(text)
+
+
+def test_a_file_uri_is_a_path_of_this_machine_and_others_are_not():
+    assert local_path("file:///models/my%20news") == Path("/models/my news")
+    with pytest.raises(ValueError, match="s3://models/news is not a file on this machine; download it first"):
+        local_path("s3://models/news")
 
 
 def test_a_name_is_never_taken_for_a_folder_that_happens_to_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

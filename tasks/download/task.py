@@ -3,10 +3,11 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.cache import CacheSettings, open_cache
+from tasks.cache import open_cache
 from tasks.download.candidate import download_checkpoint
 from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure
 from tasks.records import Checkpoint
+from tasks.settings import CacheSettings
 
 
 @task(

@@ -6,11 +6,11 @@ Only a worker computes with this module, so what is heavy is imported in its fun
 
 from pathlib import Path
 
-import numpy
+import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.examples import digest_rows, read_rows
 from tasks.errors import ExampleDataError, NonFiniteError
-from tasks.examples import digest_rows, read_rows
 
 # Differences of log-likelihoods that are rounding, in nats.
 _SAME_LIKELIHOOD = 1e-6
@@ -29,7 +29,7 @@ def classify(
         device: As torch calls it.
         folder: The checkpoint.
         data_path: JSON Lines of `{"input", "output"}`.
-        data_sha256: What `tasks.examples.digest_rows` found when the run was planned.
+        data_sha256: What `tasks.data.examples.digest_rows` found when the run was planned.
         max_length: Tokens per text; a longer one loses its beginning.
         dtype: Precision of the forward pass.
         batch_tokens: Tokens per batch, padding included.
@@ -58,12 +58,12 @@ def classify(
         raise ExampleDataError(
             f"{data_path}: counting each row {len(labels)} times, once per label: {error}"
         ) from error
-    flat = numpy.array([likelihood.log_likelihood for likelihood in likelihoods])
+    flat = np.array([likelihood.log_likelihood for likelihood in likelihoods])
     chosen = choose_labels(flat.reshape(len(rows), len(labels)))
     return [float(labels[index] == row["output"]) for index, row in zip(chosen, rows, strict=True)]
 
 
-def choose_labels(log_likelihoods: NDArray[numpy.floating]) -> list[int]:
+def choose_labels(log_likelihoods: NDArray[np.floating]) -> list[int]:
     """The label of every row: the most likely one, between equal ones the first.
 
     Args:

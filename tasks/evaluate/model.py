@@ -11,7 +11,8 @@ from tasks.devices import call_on_device
 from tasks.errors import NonFiniteError
 from tasks.evaluate.classification import classify
 from tasks.evaluate.retrieval import retrieve
-from tasks.records import Checkpoint, Evaluation, ExampleSet, local_path
+from tasks.records import Checkpoint, Evaluation, ExampleSet
+from tasks.references import local_path
 from tasks.settings import EvaluationTask, ScoreSettings
 
 logger = logging.getLogger(__name__)

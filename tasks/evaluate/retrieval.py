@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy
+import numpy as np
 from numpy.typing import NDArray
 
-from tasks.beir import digest_beir, read_beir
+from tasks.data.beir import digest_beir, read_beir
 from tasks.errors import ExampleDataError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def retrieve(
         device: As torch calls it.
         folder: The checkpoint.
         data_path: Folder in BEIR's layout.
-        data_sha256: What `tasks.beir.beir_digest` found when the run was planned.
+        data_sha256: What `tasks.data.beir.digest_beir` found when the run was planned.
         max_length: Tokens per text; longer ones lose their end, as with the model's own limit.
         dtype: Precision of the forward pass.
         batch_tokens: Tokens per batch, padding included.
@@ -85,16 +85,16 @@ def rank_documents(
     values: list[float] = []
     for start in range(0, len(relevance), block):
         similarities = similarity(queries[start : start + block], documents).float().cpu().numpy()
-        if not numpy.isfinite(similarities).all():
+        if not np.isfinite(similarities).all():
             raise NonFiniteError("the similarity of queries and documents is NaN or infinite")
         for row, relevant in zip(similarities, relevance[start : start + block], strict=True):
-            gains = numpy.zeros(len(document_ids))
+            gains = np.zeros(len(document_ids))
             gains[[column_of[document] for document in relevant]] = list(relevant.values())
             values.append(compute_ndcg(row, gains))
     return values
 
 
-def compute_ndcg(similarities: NDArray[numpy.floating], gains: NDArray[numpy.floating], cutoff: int = CUTOFF) -> float:
+def compute_ndcg(similarities: NDArray[np.floating], gains: NDArray[np.floating], cutoff: int = CUTOFF) -> float:
     """Normalised discounted cumulative gain of one query, with linear gain as in trec_eval and BEIR.
 
     Documents of equal similarity share their ranks: each counts as the mean over all orders of them.
@@ -112,7 +112,7 @@ def compute_ndcg(similarities: NDArray[numpy.floating], gains: NDArray[numpy.flo
     if len(similarities) > cutoff:
         # Below the similarity at the cutoff a document has no influence unless the ideal ranking needs it. Leaving
         # the others out changes nothing and spares sorting the corpus for every query.
-        kept |= similarities >= numpy.partition(similarities, -cutoff)[-cutoff]
+        kept |= similarities >= np.partition(similarities, -cutoff)[-cutoff]
     else:
         kept[:] = True
     return float(ndcg_score(gains[None, kept], similarities[None, kept], k=cutoff))

@@ -3,11 +3,11 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.cache import CacheSettings, open_cache
+from tasks.cache import open_cache
 from tasks.evaluate.model import evaluate_model
 from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure, progress_in_ui
 from tasks.records import Checkpoint, Evaluation, ExampleSet
-from tasks.settings import EvaluationTask, ScoreSettings
+from tasks.settings import CacheSettings, EvaluationTask, ScoreSettings
 
 
 @task(

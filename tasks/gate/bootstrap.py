@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy
+import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
@@ -35,22 +35,22 @@ def compute_lower_bound(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13;
         https://aclanthology.org/W04-3250 (paired, for comparing two systems on one test set).
     """
-    array = numpy.asarray(values, dtype=numpy.float64)
+    array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("there are no values to bound the mean of")
-    if not numpy.isfinite(array).all():
+    if not np.isfinite(array).all():
         raise ValueError("values must be finite; found NaN or infinity")
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence must lie between 0.5 and 1, found {confidence}")
     if (array == array[0]).all():
         return float(array[0])
-    means = numpy.concatenate(list(_resampled_means(array, resamples, seed)))
-    return min(float(numpy.quantile(means, 1 - confidence)), float(array.mean()))
+    means = np.concatenate(list(_resampled_means(array, resamples, seed)))
+    return min(float(np.quantile(means, 1 - confidence)), float(array.mean()))
 
 
-def _resampled_means(array: NDArray[numpy.float64], resamples: int, seed: int) -> Iterator[NDArray[numpy.float64]]:
+def _resampled_means(array: NDArray[np.float64], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """Means of resamples, in blocks that together are (resamples,) long."""
-    generator = numpy.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     block = max(1, _MAX_DRAWS // array.size)
     for start in range(0, resamples, block):
         drawn = generator.integers(array.size, size=(min(block, resamples - start), array.size))

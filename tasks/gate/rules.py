@@ -6,6 +6,8 @@ Improvement is positive wherever the merged model is better, also for metrics wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
 
 from tasks.errors import InputError
 from tasks.gate.bootstrap import compute_lower_bound
@@ -13,6 +15,8 @@ from tasks.records import Evaluation
 from tasks.settings import GateRule
 
 MERGED, CHAMPION = "merged", "champion"
+
+_DIGITS, _MAX_DIGITS = 3, 12
 
 # Rounding of a sum over examples must not decide a rule; no metric means anything at this scale.
 _ROUNDING = 1e-12
@@ -114,32 +118,35 @@ def _judge_value(merged: Evaluation, limit: float, confidence: float | None) -> 
     decisive, bound = merged.value, ""
     if confidence is not None:
         decisive = sign * compute_lower_bound([sign * value for value in merged.values], confidence)
-        bound = f", {_percent(confidence)} {'lower' if merged.higher_is_better else 'upper'} bound {_number(decisive)}"
+    digits = _digits(decisive, limit)
+    if confidence is not None:
+        side = "lower" if merged.higher_is_better else "upper"
+        bound = f", {_percent(confidence)} {side} bound {_number(decisive, digits)}"
     passed = sign * decisive >= sign * limit - _ROUNDING
     relation = {(True, 1): ">=", (False, 1): "<", (True, -1): "<=", (False, -1): ">"}[passed, sign]
-    measured = f"{merged.task}: {merged.metric} {_number(merged.value)} on {_examples(merged)}"
-    return Verdict(passed, f"{measured}{bound} {relation} min {_number(limit)}: {_outcome(passed)}")
+    measured = f"{merged.task}: {merged.metric} {_number(merged.value, digits)} on {_examples(merged)}"
+    return Verdict(passed, f"{measured}{bound} {relation} min {_number(limit, digits)}: {_outcome(passed)}")
 
 
 def _judge_improvement(rule: GateRule, merged: Evaluation, reference: Evaluation) -> Verdict:
     """`min_delta` and `max_regression`: the improvement over the reference is at least a limit."""
     sign = _sign(merged)
     differences = [sign * (ours - theirs) for ours, theirs in zip(merged.values, reference.values, strict=True)]
-    decisive = math.fsum(differences) / len(differences)
-    improvement = f"improvement {_number(decisive, signed=True)}"
+    improvement = decisive = fmean(differences)
     if rule.confidence is not None:
         decisive = compute_lower_bound(differences, rule.confidence)
-        improvement += f", {_percent(rule.confidence)} lower bound {_number(decisive, signed=True)}"
-    if rule.min_delta is not None:
-        limit, words = rule.min_delta, f"min_delta {_number(rule.min_delta)}"
-    else:
-        limit = -(rule.max_regression or 0.0)
-        words = f"{_number(limit)} (max_regression {_number(-limit)})"
-    passed = decisive >= limit - _ROUNDING
+    limit = rule.min_delta if rule.min_delta is not None else -(rule.max_regression or 0.0)
+    passed, digits = decisive >= limit - _ROUNDING, _digits(decisive, limit)
+    found = f"improvement {_number(improvement, digits, '+')}"
+    if rule.confidence is not None:
+        found += f", {_percent(rule.confidence)} lower bound {_number(decisive, digits, '+')}"
+    asked = f"min_delta {_number(limit, digits)}"
+    if rule.min_delta is None:
+        asked = f"{_number(limit, digits)} (max_regression {_number(-limit, digits)})"
     name = f"best candidate {reference.model}" if rule.against == "best_candidate" else reference.model
-    measured = f"{merged.metric} {_number(merged.value)} vs {name} {_number(reference.value)} on {_examples(merged)}"
-    relation = ">=" if passed else "<"
-    return Verdict(passed, f"{merged.task}: {measured}, {improvement} {relation} {words}: {_outcome(passed)}")
+    values = f"{merged.metric} {_number(merged.value, digits)} vs {name} {_number(reference.value, digits)}"
+    sentence = f"{merged.task}: {values} on {_examples(merged)}, {found} {'>=' if passed else '<'} {asked}"
+    return Verdict(passed, f"{sentence}: {_outcome(passed)}")
 
 
 def _sign(evaluation: Evaluation) -> int:
@@ -163,6 +170,11 @@ def _outcome(passed: bool) -> str:
     return "passed" if passed else "failed"
 
 
-def _number(value: float, signed: bool = False) -> str:
-    # Adding 0 turns -0.0 into 0.0.
-    return f"{value + 0.0:+.4g}" if signed else f"{value + 0.0:.4g}"
+def _digits(decisive: float, limit: float) -> int:
+    """Decimals: as many as show on which side of the limit a number lies; the usual ones where it lies on it."""
+    return next((n for n in range(_DIGITS, _MAX_DIGITS) if round(decisive, n) != round(limit, n)), _DIGITS)
+
+
+def _number(value: float, digits: int = _DIGITS, sign: Literal["", "+"] = "") -> str:
+    # Adding 0 turns the -0.0 of rounding into 0.0.
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"

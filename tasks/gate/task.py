@@ -10,7 +10,7 @@ from tasks.records import Evaluation, GateDecision
 from tasks.settings import GateRule
 
 
-@task(name="gate", cache_policy=NO_CACHE, result_serializer="json")
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, result_serializer="json")
 def gate(rules: Sequence[GateRule], evaluations: Sequence[Evaluation], candidates: Sequence[str]) -> GateDecision:
     """Decide whether the merged model may replace the champion; see `tasks.gate.decide`."""
     return decide(rules, evaluations, candidates)

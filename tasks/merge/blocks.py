@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.checkpoint import DTYPE_BYTES, TensorView
 from tasks.errors import NonFiniteError
 from tasks.merge.methods import Combine
 from tasks.merge.ranges import open_descriptor, read_range, write_range
+from tasks.tensors import DTYPE_BYTES, TensorView
 
 _TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.checkpoint import DTYPE_BYTES, FLOAT_DTYPES, INDEX_FILE, SINGLE_FILE, TensorView
+from tasks.checkpoint import INDEX_FILE, SINGLE_FILE
+from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, SAFETENSORS_DTYPES, TensorView, dtype_in_output
 
-_SAFETENSORS_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # What save_pretrained writes; transformers refuses a file that does not say which framework it is for.
 _METADATA = {"format": "pt"}
 
@@ -63,12 +63,11 @@ def plan_layout(base: Mapping[str, TensorView], dtype: str, max_shard_bytes: int
     Raises:
         ValueError: there is no such dtype.
     """
-    if dtype != "base" and dtype not in _SAFETENSORS_NAMES:
-        raise ValueError(f"unknown dtype {dtype!r}; expected base or one of {', '.join(_SAFETENSORS_NAMES)}")
+    if dtype != "base" and dtype not in SAFETENSORS_DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; expected base or one of {', '.join(SAFETENSORS_DTYPES)}")
     components: dict[str, list[TensorView]] = {}
     for view in base.values():
-        kept = dtype == "base" or view.dtype not in FLOAT_DTYPES
-        output = replace(view, dtype=view.dtype if kept else _SAFETENSORS_NAMES[dtype])
+        output = replace(view, dtype=dtype_in_output(view, dtype))
         components.setdefault(view.component, []).append(output)
     files: list[OutputFile] = []
     indexes: dict[str, bytes] = {}

@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tasks.checkpoint import FLOAT_DTYPES, TensorView, describe_folder, read_tensor_views
+from tasks.checkpoint import describe_folder, other_files, read_tensor_views
 from tasks.compatibility import tensor_mismatches
-from tasks.errors import CheckpointMismatchError
+from tasks.errors import CheckpointError, CheckpointMismatchError
 from tasks.merge import methods
 from tasks.merge.blocks import Job, Source
 from tasks.merge.layout import Layout, plan_layout
-from tasks.merge.ranges import OrderedHash, open_descriptor, preallocate, sync, write_range
-from tasks.merge.staging import check_output, check_space, staged
+from tasks.merge.ranges import OrderedHash, open_descriptor, preallocate, write_range
 from tasks.merge.stream import BLOCK_ELEMENTS, stream_tensors
-from tasks.merge.template import copy_other_files, other_files, write_file
+from tasks.merge.template import copy_other_files
 from tasks.records import Checkpoint, FileDigest, MergedModel
+from tasks.staging import check_space, commit, staged, sync, write_file, writing
+from tasks.tensors import FLOAT_DTYPES, TensorView
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,13 @@ def merge_checkpoints(
     _check_mergeable(base, [*candidates, template], views)
     layout = plan_layout(views[base.folder], dtype, max_shard_bytes)
     check_space(place, layout.n_bytes + sum(file.size for file in other_files(template).values()))
-    with staged(place) as staging:
+    with writing(place), staged(place) as draft:
+        draft.mkdir()
         sources = [Source(source.name, views[source.folder]) for source in blend.sources]
-        job = Job(Source(base.name, views[base.folder]), sources, blend.combine, staging, BLOCK_ELEMENTS)
-        files = copy_other_files(template, layout.float_dtypes(), staging)
+        job = Job(Source(base.name, views[base.folder]), sources, blend.combine, draft, BLOCK_ELEMENTS)
+        files = copy_other_files(template, layout.float_dtypes(), draft)
         files |= _write_weights(job, layout, report_progress)
+        commit(draft, place)
     merged = MergedModel(
         checkpoint=describe_folder("merged", str(place), place, files),
         bytes_read=_bytes_read(job),
@@ -101,6 +104,23 @@ def merge_checkpoints(
         merged.bytes_read / 1e6, merged.bytes_written / 1e6, merged.seconds,
     )  # fmt: skip
     return merged
+
+
+def check_output(output: Path) -> Path:
+    """The place of the output with links resolved; it may be an empty folder.
+
+    Raises:
+        CheckpointError: something is there already, or the place cannot be renamed to.
+    """
+    resolved = output.resolve()
+    if resolved.is_dir():
+        if os.path.ismount(resolved):
+            raise CheckpointError(f"{output}: this is a mount point; name a new folder inside it")
+        if any(resolved.iterdir()):
+            raise CheckpointError(f"{output}: the folder is not empty; name a new one, or remove what is in it")
+    elif resolved.exists():
+        raise CheckpointError(f"{output}: this is a file; name a new folder for the merged model")
+    return resolved
 
 
 def _check_weights(candidates: Sequence[Checkpoint], weights: Mapping[str, float]) -> None:

@@ -31,11 +31,14 @@ def read_range(descriptor: int, start: int, buffer: memoryview, file: Path) -> N
     """Fill `buffer` with the bytes of `file` from `start`.
 
     Raises:
-        CheckpointError: the file ends too early.
+        CheckpointError: the file ends too early, or cannot be read.
     """
     filled = 0
     while filled < len(buffer):
-        n_bytes = os.preadv(descriptor, [buffer[filled:]], start + filled)
+        try:
+            n_bytes = os.preadv(descriptor, [buffer[filled:]], start + filled)
+        except OSError as error:
+            raise CheckpointError(f"{file}: it cannot be read at byte {start + filled}: {error}") from error
         if n_bytes == 0:
             raise CheckpointError(
                 f"{file}: it ends at byte {start + filled}, expected {len(buffer) - filled} more; "
@@ -60,12 +63,6 @@ def preallocate(path: Path, size: int) -> None:
             if error.errno not in _CANNOT_RESERVE:
                 raise
             os.ftruncate(descriptor, size)
-
-
-def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk itself."""
-    with open_descriptor(path, os.O_RDONLY) as descriptor:
-        os.fsync(descriptor)
 
 
 class OrderedHash:

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 
 import torch
 
-from tasks.checkpoint import DTYPE_BYTES, FLOAT_DTYPES, TensorView
 from tasks.merge.blocks import Buffers, Job, Range, copy_range, merge_range
+from tasks.messages import list_some
+from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 BLOCK_ELEMENTS = 256 * 1024
 # What a thread takes on at a time. Files are opened once per range, so that their number meets no limit.
 _BLOCKS_PER_RANGE = 32
-_MAX_LISTED = 10
 
 OnWritten = Callable[[str, int, int], None]
 """Told the path of an output file (inside the checkpoint), and where in it bytes were written: first, last + 1."""
@@ -131,9 +131,7 @@ def _warn_of_differences(differing: Mapping[str, set[str]]) -> None:
     if not differing:
         return
     listed = [f"{name} ({', '.join(sorted(sources))})" for name, sources in differing.items()]
-    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
     logger.warning(
-        "integer tensors are never averaged; the base's are kept though these candidates have others: %s%s",
-        ", ".join(listed[:_MAX_LISTED]),
-        more,
+        "integer tensors are never averaged; the base's are kept though these candidates have others: %s",
+        list_some(listed),
     )

@@ -12,7 +12,7 @@ from tasks.records import Checkpoint, MergedModel, MergeWeights
 from tasks.settings import MergeSettings, parse_size
 
 
-@task(name="merge", cache_policy=NO_CACHE, result_serializer="json")
+@task(name="merge", task_run_name="merge", cache_policy=NO_CACHE, result_serializer="json")
 def merge(
     base: Checkpoint,
     candidates: Sequence[Checkpoint],

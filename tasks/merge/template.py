@@ -1,22 +1,16 @@
 """The files of a checkpoint that hold no tensors: config, tokenizer, what sentence-transformers needs."""
 
-import hashlib
 import json
-import os
 from collections.abc import Set
 from pathlib import Path
 
-from tasks.checkpoint import CONFIG_FILE, is_weight_file, read_config
+from tasks.checkpoint import CONFIG_FILE, other_files, read_config
 from tasks.errors import CheckpointError
 from tasks.records import Checkpoint, FileDigest
+from tasks.staging import write_file
+from tasks.tensors import SAFETENSORS_DTYPES
 
-_CHUNK_BYTES = 1 << 20
-_CONFIG_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-def other_files(template: Checkpoint) -> dict[str, FileDigest]:
-    """Path to content of every file of the template that holds no tensors."""
-    return {path: file for path, file in template.files.items() if not is_weight_file(path)}
+_CONFIG_DTYPES = {found: name for name, found in SAFETENSORS_DTYPES.items()}
 
 
 def copy_other_files(template: Checkpoint, float_dtypes: Set[str], folder: Path) -> dict[str, FileDigest]:
@@ -35,9 +29,7 @@ def copy_other_files(template: Checkpoint, float_dtypes: Set[str], folder: Path)
     """
     written: dict[str, FileDigest] = {}
     for path, expected in other_files(template).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written[path] = _copy(template.folder / path, target)
+        written[path] = write_file(folder / path, template.folder / path)
         if written[path] != expected:
             raise CheckpointError(
                 f"{template.folder / path}: the file changed since {template.name} was read; expected sha256 "
@@ -53,29 +45,9 @@ def config_with_dtype(template: Checkpoint, float_dtypes: Set[str]) -> bytes | N
     config = read_config(template.folder)
     # transformers 5 writes dtype; older versions wrote torch_dtype.
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
-    dtypes = {_CONFIG_NAMES[dtype] for dtype in float_dtypes}
+    dtypes = {_CONFIG_DTYPES[dtype] for dtype in float_dtypes}
     if len(dtypes) != 1 or all({config[key]} == dtypes for key in keys):
         return None
     (dtype,) = dtypes
     changed = {**config, **dict.fromkeys(keys, dtype)}
     return (json.dumps(changed, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def write_file(target: Path, content: bytes) -> FileDigest:
-    """Write a small file and bring it to disk."""
-    with target.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return FileDigest(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _copy(source: Path, target: Path) -> FileDigest:
-    sha256 = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(_CHUNK_BYTES):
-            sha256.update(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-        return FileDigest(sha256.hexdigest(), writer.tell())

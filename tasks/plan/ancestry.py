@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checkpoint import DTYPE_BYTES, FLOAT_DTYPES, TensorView
+from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
 
 # Median over the matrices of the distance between directions (`direction_distance`). Measured:
 #   0.01        three fine-tunes of MiniLM

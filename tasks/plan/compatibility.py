@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.checkpoint import MODULES_FILE, TensorView, read_config, read_tensor_views
+from tasks.checkpoint import MODULES_FILE, read_config, read_tensor_views
 from tasks.compatibility import tensor_mismatches
 from tasks.plan.configuration import architecture_problem, compare_configs, have_one_architecture
 from tasks.plan.findings import Findings
 from tasks.plan.modules import compare_modules
 from tasks.plan.vocabulary import compare_tokenizers
 from tasks.records import Checkpoint
+from tasks.tensors import TensorView
 
 
 @dataclass(frozen=True, slots=True)

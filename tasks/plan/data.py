@@ -9,11 +9,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasks.answers import tokenise_answers
-from tasks.beir import beir_digest, read_beir
 from tasks.cache import ResultCache
+from tasks.data.beir import describe_beir, read_beir
+from tasks.data.examples import RowKind, check_rows, describe_examples, read_rows, row_text
 from tasks.errors import CocktailError, ExampleDataError
-from tasks.examples import RowKind, check_rows, digest_rows, read_rows, row_text
-from tasks.plan.findings import Findings, list_some
+from tasks.messages import list_some
+from tasks.plan.findings import Findings
 from tasks.plan.resolve import resolve_path
 from tasks.recipe import Recipe
 from tasks.records import ExampleSet
@@ -123,18 +124,18 @@ def _read_examples(recipe: Recipe, cache: ResultCache) -> tuple[ExampleSet, Rows
         rows = check_rows(recipe.examples or [], kind, "the recipe's examples")
         lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         path = cache.put_blob(lines.encode(), ".jsonl")
-    return ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows)), rows
+    return describe_examples(path, rows), rows
 
 
 def _read_evaluation(task: EvaluationTask, where: str, data: RecipeData) -> list[str]:
     """Note a task's data; the normalised texts of its inputs or queries."""
     path = resolve_path(task.data)
     if task.kind == "retrieval":
-        sha256, n = beir_digest(path)
-        data.evaluation[task.name] = ExampleSet(path.resolve().as_uri(), sha256, n)
-        return [row_text({"query": text}) for text in read_beir(path).queries.values()]
+        found = read_beir(path)
+        data.evaluation[task.name] = describe_beir(path, found)
+        return [row_text({"query": text}) for text in found.queries.values()]
     rows = read_rows(path, task.kind)
-    data.evaluation[task.name] = ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows))
+    data.evaluation[task.name] = describe_examples(path, rows)
     data.answers[where] = rows
     return [row_text(row) for row in rows]
 

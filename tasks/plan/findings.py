@@ -1,10 +1,7 @@
 """What planning found: offenders that stop the run, and warnings that do not."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-MAX_LISTED = 5
 
 
 @dataclass(slots=True)
@@ -18,12 +15,6 @@ class Findings:
         """Take over what another check found."""
         self.problems += other.problems
         self.warnings += other.warnings
-
-
-def list_some(items: Sequence[str]) -> str:
-    """The first few items, and how many more there are."""
-    listed = ", ".join(items[:MAX_LISTED])
-    return f"{listed} and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else listed
 
 
 def shown(value: object) -> str:

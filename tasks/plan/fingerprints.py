@@ -4,12 +4,10 @@ What does not change the merged bytes is left out: devices, batches, time limits
 lock file, or the same recipe on another machine, have one fingerprint.
 """
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.cache import canonical_json
+from tasks.digests import hash_json
 from tasks.recipe import Recipe
 from tasks.records import Plan
 from tasks.settings import CandidateSettings, EvaluationTask, GateRule, parse_size
@@ -40,7 +38,7 @@ def model_fingerprint(recipe: Recipe, plan: Plan) -> str:
         | {"max_shard_size": parse_size(recipe.merge.max_shard_size)},
         "weigh": _weighing(recipe, plan),
     }
-    return _digest(inputs)
+    return hash_json(inputs)
 
 
 def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
@@ -52,7 +50,7 @@ def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
         "rules": [_rule(rule, plan) for rule in recipe.gate.rules],
         "champion": plan.champion_version,
     }
-    return _digest(inputs)
+    return hash_json(inputs)
 
 
 def _share(recipe: Recipe, candidate: CandidateSettings) -> dict[str, Any]:
@@ -86,7 +84,3 @@ def _rule(rule: GateRule, plan: Plan) -> dict[str, Any]:
     """The rule with a release that it names replaced by that release's content: an alias may move."""
     anchors = {anchor.name: f"sha256:{anchor.digest}" for anchor in plan.anchors}
     return rule.model_dump(mode="json") | {"against": anchors.get(rule.against, rule.against)}
-
-
-def _digest(inputs: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()

@@ -3,12 +3,10 @@
 A merge of a CLS-pooled and a mean-pooled model has fitting tensors and useless embeddings.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint import MODULES_FILE, read_json_object
-from tasks.errors import CheckpointError
+from tasks.checkpoint import CONFIG_FILE, MODULES_FILE, read_json_object, read_modules
 from tasks.plan.findings import Findings, shown
 from tasks.records import Checkpoint
 
@@ -40,7 +38,7 @@ def compare_modules(base: Checkpoint, candidate: Checkpoint, label: str) -> Find
         )
     if not has_base:
         return Findings()
-    expected, modules = read_modules(base.folder), read_modules(candidate.folder)
+    expected, modules = _read_chain(base.folder), _read_chain(candidate.folder)
     if [kind for kind, _ in expected] != [kind for kind, _ in modules]:
         chains = " > ".join(kind for kind, _ in modules), " > ".join(kind for kind, _ in expected)
         return Findings([f"{label}: its modules are {chains[0]}, the base's {chains[1]}; both must end alike"])
@@ -54,26 +52,16 @@ def compare_modules(base: Checkpoint, candidate: Checkpoint, label: str) -> Find
     return found
 
 
-def read_modules(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Class name and settings of every module after the encoder's own, in order; of the encoder only the name.
-
-    Raises:
-        CheckpointError: a file is missing or no JSON.
-    """
-    try:
-        entries = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
-        # The module path of a class changes between versions of sentence-transformers, its name does not.
-        modules = [(str(entry["type"]).rpartition(".")[-1], str(entry["path"])) for entry in entries]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MODULES_FILE}: this is no list of modules: {error!r}") from error
-    return [(kind, _read_settings(folder / path) if path else {}) for kind, path in modules]
+def _read_chain(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Class name and settings of every module after the encoder's own, in order; of the encoder only the name."""
+    return [(kind, _read_settings(folder / path) if path else {}) for kind, path in read_modules(folder)]
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     """A module's config.json in today's words; empty if it has none (Normalize in older versions)."""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         return {}
-    settings = {_RENAMED.get(key, key): value for key, value in read_json_object(folder / "config.json").items()}
+    settings = {_RENAMED.get(key, key): value for key, value in read_json_object(folder / CONFIG_FILE).items()}
     flags = [key for key in _POOLING_FLAGS if key in settings]
     active = [_POOLING_FLAGS[key] for key in flags if settings[key]] or ["mean"]
     kept = {key: value for key, value in settings.items() if key not in _POOLING_FLAGS}

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.cache import ResultCache
-from tasks.errors import CocktailError, PreflightError
+from tasks.devices import resolve_devices
+from tasks.errors import CocktailError, PreflightError, RecipeError
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
 from tasks.plan.findings import Findings
@@ -22,7 +23,7 @@ from tasks.plan.survey import Survey, survey_models
 from tasks.plan.vocabulary import TOKENIZER_FILE
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
-from tasks.releases import open_registry
+from tasks.registry.releases import open_registry
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +38,14 @@ class _Releases:
     problems: list[str] = field(default_factory=list[str])
 
 
-def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = None) -> Plan:
+def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = None, *, merges: bool = True) -> Plan:
     """Resolve every reference and check all that can be checked; nothing is written outside the cache.
 
     Args:
         recipe: With or without `publish`: scoring and merging alone need no destination.
         cache: Remembers the digests of files; rows that stand in the recipe are kept there.
         work_folder: Where the merged model will be written before it is released; `work` in the cache by default.
+        merges: Whether a merged model will be written at all; if not, no place has to have room for it.
 
     Raises:
         PreflightError: the run cannot succeed; all offenders are listed, not only the first.
@@ -56,7 +58,9 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
     if survey.base is not None:
         found.extend(_check_lengths(recipe, survey.base, survey, data))
     bytes_to_write = _bytes_to_write(recipe, survey.base)
-    found.problems += _place_problems(recipe, work_folder, bytes_to_write)
+    found.problems += _device_problems(recipe)
+    if merges:
+        found.problems += _place_problems(recipe, work_folder, bytes_to_write)
     for warning in found.warnings:
         logger.warning("plan: %s", warning)
     if found.problems or survey.base is None:
@@ -125,6 +129,17 @@ def _check_lengths(recipe: Recipe, base: ModelHeaders, survey: Survey, data: Rec
 
 def _bytes_to_write(recipe: Recipe, base: ModelHeaders | None) -> int:
     return count_bytes_to_write(base.checkpoint, base.views, recipe.merge.dtype) if base else 0
+
+
+def _device_problems(recipe: Recipe) -> list[str]:
+    """Say which named devices are not here; what `auto` finds will do."""
+    if recipe.score.devices == "auto" or not (recipe.needs_examples or recipe.evaluate):
+        return []
+    try:
+        resolve_devices(recipe.score.devices)
+    except RecipeError as error:
+        return [f"score.{error}"]
+    return []
 
 
 def _place_problems(recipe: Recipe, work_folder: Path, bytes_to_write: int) -> list[str]:

@@ -8,7 +8,7 @@ from tasks.checkpoint import describe_folder, list_model_files
 from tasks.errors import CheckpointError, StoreError
 from tasks.records import Checkpoint
 from tasks.references import Place, parse_reference
-from tasks.releases import open_registry, split_destination
+from tasks.registry.releases import open_registry, split_destination
 
 _DEFAULT_ALIAS = "champion"
 

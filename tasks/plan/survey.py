@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tasks.cache import ResultCache
 from tasks.checkpoint import is_weight_file, read_json_object
 from tasks.errors import CocktailError
+from tasks.messages import list_some
 from tasks.plan.ancestry import (
     FAR_DISTANCE,
     UNRELATED_DISTANCE,
@@ -20,9 +21,10 @@ from tasks.plan.ancestry import (
     read_blocks,
 )
 from tasks.plan.compatibility import ModelHeaders, check_compatibility, check_model_type, read_headers
-from tasks.plan.findings import Findings, list_some
+from tasks.plan.findings import Findings
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.recipe import Recipe
+from tasks.registry.releases import MANIFEST_FILE
 from tasks.settings import CandidateSettings
 
 logger = logging.getLogger(__name__)
@@ -145,7 +147,7 @@ def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Fin
 
 def _check_drift(recipe: Recipe, model: ModelHeaders) -> Findings:
     """A night that mixes its own last release in again moves away from its base, a little every night."""
-    manifest = model.checkpoint.folder / "manifest.json"
+    manifest = model.checkpoint.folder / MANIFEST_FILE
     if recipe.allow_drift or not manifest.is_file() or read_json_object(manifest).get("name") != recipe.name:
         return Findings()
     problem = (

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.checkpoint import read_json_object
-from tasks.plan.findings import Findings, list_some
+from tasks.messages import list_some
+from tasks.plan.findings import Findings
 from tasks.records import Checkpoint
 
 TOKENIZER_FILE = "tokenizer.json"

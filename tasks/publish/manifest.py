@@ -15,7 +15,7 @@ from typing import Any
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
 from tasks.records import SCHEMA_VERSION, FileDigest, RefreshReport, to_json
-from tasks.release_files import format_time
+from tasks.registry.files import format_time
 from tasks.summaries import summarise_evaluations
 
 _LIBRARIES = ("lm-cocktail-flows", "torch", "transformers", "sentence-transformers", "safetensors", "numpy", "prefect")

@@ -3,9 +3,9 @@
 import logging
 
 from tasks.errors import ReleaseError, StoreError
-from tasks.promotion import prune
-from tasks.release_files import manifest_files
-from tasks.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.files import manifest_files
+from tasks.registry.promotion import prune
+from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.settings import PublishSettings
 from tasks.stores.store import Content, Store, content_of
 

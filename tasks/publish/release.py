@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Literal
 
 from tasks.errors import AliasConflictError, ReleaseError, StoreError
-from tasks.promotion import promote, prune
 from tasks.publish.card import render_card
 from tasks.publish.lineage import read_lineage
 from tasks.publish.lock import render_lock
@@ -18,7 +17,7 @@ from tasks.publish.manifest import build_manifest
 from tasks.publish.mirrors import complete_mirrors
 from tasks.recipe import Recipe
 from tasks.records import RefreshReport, Release
-from tasks.release_files import (
+from tasks.registry.files import (
     AliasState,
     Decision,
     encode_evaluation,
@@ -27,11 +26,12 @@ from tasks.release_files import (
     format_time,
     manifest_files,
 )
-from tasks.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.promotion import promote, prune
+from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.verification import verify_release
 from tasks.settings import PublishSettings
 from tasks.stores.store import Content, content_of
 from tasks.summaries import summarise_evaluations
-from tasks.verification import verify_release
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ def publish_release(report: RefreshReport, settings: PublishSettings, *, now: da
         _complete_standing(registry, version, contents)
 
     if settings.promote == "auto" and not registry.is_blocked(fingerprint):
-        reason = "; ".join(report.gate.reasons) or "the gate has no rules"
-        before = promote(registry, version, settings.alias, by=by, reason=reason, now=now, expected=before)
+        before = promote(registry, version, settings.alias, by=by, reason=_why(report), now=now, expected=before)
     is_live = before is not None and before.version == version
     registry.record_decision(_decision(report, now, "published" if is_live else "pending", version))
 
@@ -155,6 +154,12 @@ def _complete_standing(registry: Registry, version: str, contents: Mapping[str, 
             f"{'; '.join(problems)}; remove the folder if nothing points at it, then run again"
         )
     logger.warning("publish: completed the damaged release %s", version)
+
+
+def _why(report: RefreshReport) -> str:
+    """The alias's reason: short, since manifest and decision hold every rule's sentence."""
+    n_rules = len(report.recipe.get("gate", {}).get("rules", []))
+    return f"the gate passed: {n_rules} {'rule' if n_rules == 1 else 'rules'}"
 
 
 def _prune(registry: Registry, keep: int, version: str) -> None:

@@ -13,6 +13,7 @@ from tasks.settings import PublishSettings
 
 @task(
     name="publish",
+    task_run_name="publish",
     retries=RETRIES,
     retry_delay_seconds=list(RETRY_DELAY_SECONDS),
     retry_condition_fn=is_transient_failure,
@@ -24,7 +25,7 @@ def publish(report: RefreshReport, settings: PublishSettings, by: str) -> Releas
     return publish_release(report, settings, now=datetime.now(UTC), by=by)
 
 
-@task(name="record rejection", cache_policy=NO_CACHE, result_serializer="json")
+@task(name="record rejection", task_run_name="record rejection", cache_policy=NO_CACHE, result_serializer="json")
 def record_rejected(report: RefreshReport, settings: PublishSettings) -> None:
     """Remember that the gate said no, so that the next night with equal inputs ends at once."""
     record_rejection(report, settings, now=datetime.now(UTC))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.cache import ResultCache
+from tasks.data.examples import digest_rows, read_rows
 from tasks.devices import call_on_device
 from tasks.errors import ExampleDataError, NonFiniteError
-from tasks.examples import digest_rows, read_rows
-from tasks.records import Checkpoint, ExampleSet, Score, local_path
+from tasks.records import Checkpoint, ExampleSet, Score
+from tasks.references import local_path
 from tasks.settings import ScoreSettings
 
 logger = logging.getLogger(__name__)

@@ -3,11 +3,11 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.cache import CacheSettings, open_cache
+from tasks.cache import open_cache
 from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure, progress_in_ui
 from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.score.candidate import score_candidate
-from tasks.settings import ScoreSettings
+from tasks.settings import CacheSettings, ScoreSettings
 
 
 @task(

@@ -2,27 +2,17 @@
 
 import errno
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from tasks.checkpoint import hash_file
+from tasks.digests import hash_file
 from tasks.errors import AliasConflictError, NotFoundError, StoreError
 from tasks.records import FileDigest
-from tasks.stores.staging import locked, staged, sync_folder, write_atomically, write_verified
+from tasks.staging import check_space, commit, existing_folder, locked, staged, write_file, writing
 from tasks.stores.store import Content, content_of
-
-_ADVICE = {
-    errno.EACCES: "give this user the right to write there, or choose another destination",
-    errno.EPERM: "give this user the right to write there, or choose another destination",
-    errno.EROFS: "the file system is mounted read-only; choose another destination",
-    errno.ENOSPC: "make room, or lower publish.keep",
-    errno.EDQUOT: "the quota is used up; make room, or lower publish.keep",
-    errno.ENOTDIR: "a part of this path is a file; choose another destination",
-}
 
 
 class FolderStore:
@@ -69,9 +59,8 @@ class FolderStore:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a small file whole, by one rename."""
-        with _writable(goal := self._locate(path)):
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(goal, content_of(data))
+        with writing(goal := self._locate(path)):
+            _replace(goal, content_of(data))
 
     def compare_and_swap(self, path: str, expected: bytes | None, new: bytes) -> None:
         """Replace `expected` by `new`; a lock file beside it keeps other writers out meanwhile.
@@ -79,7 +68,7 @@ class FolderStore:
         Raises:
             AliasConflictError: the file holds something else.
         """
-        with _writable(goal := self._locate(path)):
+        with writing(goal := self._locate(path)):
             goal.parent.mkdir(parents=True, exist_ok=True)
             with locked(goal.with_name(f".{goal.name}.lock")):
                 current = goal.read_bytes() if goal.exists() else None
@@ -88,15 +77,14 @@ class FolderStore:
                         f"{goal}: another run changed it after this one had read it, and that run stands; look at "
                         "what is live now, then run this one again"
                     )
-                write_atomically(goal, content_of(new))
+                _replace(goal, content_of(new))
 
     def upload(self, path: str, contents: Mapping[str, Content], last: str) -> None:
         """Store a folder whole; see `Store.upload`. A new folder appears with one rename."""
         ordered = {name: contents[name] for name in sorted(contents, key=lambda name: (name == last, name))}
         for name in ordered:
             self._locate(name)
-        with _writable(goal := self._locate(path)):
-            goal.parent.mkdir(parents=True, exist_ok=True)
+        with writing(goal := self._locate(path)):
             if goal.exists() or not self._create(goal, ordered):
                 _complete(goal, ordered, last)
 
@@ -109,9 +97,9 @@ class FolderStore:
 
     def delete_tree(self, path: str) -> None:
         """Rename a folder out of sight, then remove it."""
-        with _writable(folder := self._locate(path)):
+        with writing(folder := self._locate(path)):
             if folder.exists():
-                with staged(folder.parent) as draft:
+                with staged(folder) as draft:
                     folder.rename(draft)
 
     def check_writable(self, path: str = "") -> None:
@@ -121,33 +109,28 @@ class FolderStore:
             StoreError: there is a file in the place of a folder, no right to write, or no locks.
         """
         goal = self._locate(path)
-        with _writable(goal), tempfile.TemporaryFile(dir=_existing_folder(goal)) as probe:
+        with writing(goal), tempfile.TemporaryFile(dir=existing_folder(goal)) as probe:
             probe.write(b"probe")
             probe.flush()
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def free_bytes(self) -> int | None:
         """Bytes that this user can still write there."""
-        return shutil.disk_usage(_existing_folder(self.root)).free
+        return shutil.disk_usage(existing_folder(self.root)).free
 
     def _create(self, goal: Path, contents: Mapping[str, Content]) -> bool:
         """Make the folder under a draft name and rename it; False if another run was first."""
-        needed, free = sum(content.digest.size for content in contents.values()), self.free_bytes()
-        if free is not None and needed > free:
-            raise StoreError(f"{goal}: {needed} bytes to write, {free} free; {_ADVICE[errno.ENOSPC]}")
-        with staged(goal.parent) as draft:
+        check_space(goal, sum(content.digest.size for content in contents.values()))
+        with staged(goal) as draft:
             draft.mkdir()
             for name, content in contents.items():
                 write_verified(draft / name, content)
-            for folder in (draft, *(entry for entry in draft.rglob("*") if entry.is_dir())):
-                sync_folder(folder)
             try:
-                os.rename(draft, goal)
+                commit(draft, goal)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 return False
-            sync_folder(goal.parent)
         return True
 
     def _locate(self, path: str) -> Path:
@@ -155,14 +138,6 @@ class FolderStore:
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise StoreError(f"{path!r} leads out of {self.root}; a path inside a store is relative, without '..'")
         return self.root / path
-
-
-def _existing_folder(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists; StoreError if a file is in the way."""
-    nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
-    if not nearest.is_dir():
-        raise StoreError(f"{path}: {nearest} is no folder; choose another destination")
-    return nearest
 
 
 def _complete(goal: Path, contents: Mapping[str, Content], last: str) -> None:
@@ -176,11 +151,31 @@ def _complete(goal: Path, contents: Mapping[str, Content], last: str) -> None:
         file = goal / name
         if not file.is_file() or hash_file(file) != content.digest:
             # The draft lies beside the folder, not in it: whoever verifies the folder meanwhile sees no extra file.
-            with staged(goal.parent) as draft:
+            with staged(goal) as draft:
                 write_verified(draft, content)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(draft, file)
-                sync_folder(file.parent)
+                commit(draft, file)
+
+
+def _replace(goal: Path, content: Content) -> None:
+    """Write one file whole, in place of the one that stands there."""
+    with staged(goal) as draft:
+        write_verified(draft, content)
+        commit(draft, goal)
+
+
+def write_verified(goal: Path, content: Content) -> None:
+    """Write one file and prove it.
+
+    Raises:
+        StoreError: the bytes on the disk do not have the expected digest.
+    """
+    if (found := write_file(goal, content.source)) != content.digest:
+        origin = "memory" if isinstance(content.source, bytes) else content.source
+        raise StoreError(
+            f"{goal}: expected sha256 {content.digest.sha256} ({content.digest.size} bytes), found {found.sha256} "
+            f"({found.size} bytes) after copying from {origin}; it changed while it was released, or the disk is faulty"
+        )
 
 
 @contextmanager
@@ -192,13 +187,3 @@ def _readable(path: Path) -> Generator[None]:
         raise NotFoundError(f"{path}: there is no such file") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
-
-
-@contextmanager
-def _writable(path: Path) -> Generator[None]:
-    """Say what could not be written and what to do, in the project's errors."""
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "look at the file system")
-        raise StoreError(f"{path}: cannot be written: {error}; {advice}") from error

@@ -3,12 +3,12 @@
 Paths inside a store are relative, with `/`, and never begin with a dot: dotted names are the store's own.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tasks.digests import hash_bytes
 from tasks.records import FileDigest
 
 
@@ -23,12 +23,7 @@ class Content:
 
 def content_of(data: bytes) -> Content:
     """A small file that exists only in memory."""
-    return Content(data, digest_of(data))
-
-
-def digest_of(data: bytes) -> FileDigest:
-    """sha256 and size of bytes in memory."""
-    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
+    return Content(data, hash_bytes(data))
 
 
 class Store(Protocol):

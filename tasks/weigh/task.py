@@ -10,7 +10,7 @@ from tasks.settings import CandidateSettings, WeighSettings
 from tasks.weigh.weigh import weigh_candidates
 
 
-@task(name="weigh", cache_policy=NO_CACHE, result_serializer="json")
+@task(name="weigh", task_run_name="weigh", cache_policy=NO_CACHE, result_serializer="json")
 def weigh(
     candidates: Sequence[CandidateSettings], scores: Sequence[Score], settings: WeighSettings, method: str
 ) -> MergeWeights:

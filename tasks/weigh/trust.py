@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 from tasks.records import Score, Trust, standard_error
 
@@ -83,7 +84,7 @@ def _noise_warnings(scores: Sequence[Score]) -> Iterator[str]:
         return
     # All candidates saw the same examples, so the noise of a difference is that of the paired differences.
     differences = tuple(b - a for a, b in zip(best.losses, second.losses, strict=True))
-    difference, error = math.fsum(differences) / n, standard_error(differences)
+    difference, error = fmean(differences), standard_error(differences)
     if difference <= error:
         yield (
             f"{best.candidate} and {second.candidate} cannot be told apart: their losses differ by {difference:.3g} "

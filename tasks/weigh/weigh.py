@@ -76,7 +76,10 @@ def _target_and_alpha(targets: Sequence[str], alpha: float | None) -> tuple[str,
     if len(targets) > 1:
         raise RecipeError(f"candidates: {', '.join(targets)} all have role target; one merge has one target")
     if not targets:
-        raise RecipeError("weigh.alpha: it is the target's share, and no candidate with role target takes part")
+        raise RecipeError(
+            "weigh.alpha: it is the target's share, and no candidate with role target takes part; if the target is "
+            "optional and was left out, make it usable again, or take alpha out of the recipe"
+        )
     if alpha is None:
         raise RecipeError(f"weigh.alpha: candidate {targets[0]!r} is the target, so say what share it gets")
     return targets[0], alpha

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import torch
 
-from tasks.checkpoint import SINGLE_FILE, TensorView, describe_folder, hash_file, read_tensor_views
+from tasks.checkpoint import SINGLE_FILE, describe_folder, read_tensor_views
+from tasks.digests import hash_file
 from tasks.merge import methods
 from tasks.merge.blocks import Job, Source
 from tasks.merge.layout import plan_layout
@@ -31,6 +32,7 @@ from tasks.merge.merge import merge_checkpoints
 from tasks.merge.ranges import preallocate
 from tasks.merge.stream import BLOCK_ELEMENTS, stream_tensors
 from tasks.records import Checkpoint, FileDigest
+from tasks.tensors import TensorView
 
 _HIDDEN, _INTERMEDIATE = 2048, 5632
 _LAYER = {"q": _HIDDEN, "k": _HIDDEN, "v": _HIDDEN, "o": _HIDDEN, "gate": _INTERMEDIATE, "up": _INTERMEDIATE}

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.cache import ResultCache
-from tasks.checkpoint import describe_folder, hash_file
+from tasks.checkpoint import describe_folder
+from tasks.digests import hash_file
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import InputError
 from tasks.records import Checkpoint

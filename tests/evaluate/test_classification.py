@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasks.data.examples import digest_rows
 from tasks.errors import ExampleDataError, NonFiniteError
 from tasks.evaluate.classification import choose_labels, classify
-from tasks.examples import digest_rows
 
 LIMITS = (64, "float32", 200)
 """max_length, dtype, batch_tokens; the last makes several batches."""

@@ -11,11 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tasks.cache import ResultCache
-from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.checkpoint import describe_folder, list_model_files
+from tasks.data.examples import describe_examples, read_rows
+from tasks.digests import hash_file
 from tasks.errors import NonFiniteError
 from tasks.evaluate import model
 from tasks.evaluate.model import evaluate_model
-from tasks.examples import describe_examples
 from tasks.records import Checkpoint, ExampleSet
 from tasks.settings import EvaluationTask, ScoreSettings
 
@@ -38,7 +39,7 @@ def data(tmp_path: Path) -> ExampleSet:
     rows = [{"input": f"w{number} w{number % 7}", "output": ["blue", "red"][number % 2]} for number in range(20)]
     path = tmp_path / "colours.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return describe_examples(path, "classification")
+    return describe_examples(path, read_rows(path, "classification"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sklearn.metrics import ndcg_score
 
-from tasks.beir import beir_digest, read_beir
+from tasks.data.beir import digest_beir, read_beir
 from tasks.errors import ExampleDataError, NonFiniteError
 from tasks.evaluate import retrieval
 from tasks.evaluate.retrieval import check_embeddings, compute_ndcg, rank_documents, retrieve
@@ -36,7 +36,8 @@ def write_beir(folder: Path, n_documents: int = 60, n_queries: int = 12) -> Path
 
 def test_the_mean_is_that_of_sentence_transformers_own_evaluator(encoder_folder: Path, tmp_path: Path):
     data = read_beir(write_beir(tmp_path))
-    values = retrieve("cpu", str(encoder_folder), str(tmp_path), beir_digest(tmp_path)[0], 64, "float32", 200)
+    sha256 = digest_beir(read_beir(tmp_path))
+    values = retrieve("cpu", str(encoder_folder), str(tmp_path), sha256, 64, "float32", 200)
     evaluator = InformationRetrievalEvaluator(
         data.queries, data.documents, {query: set(found) for query, found in data.relevance.items()},
         ndcg_at_k=[10], main_score_function="dot", write_csv=False,

@@ -34,7 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> CacheSettings:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first rows of the demo's evaluation files."""
     folder = tmp_path_factory.mktemp("rows")
-    for task in ("banking", "wordnet"):
+    for task in ("clinc", "wordnet"):
         lines = (DEMO / f"data/evaluation/{task}.jsonl").read_text(encoding="utf-8").splitlines()[:N_ROWS]
         (folder / f"{task}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -44,9 +44,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def content(tmp_path: Path, rows: Path) -> dict[str, Any]:
     """The demo's decoder recipe on few rows, with two experts and nothing asked at the gate, releasing to tmp_path."""
     content: dict[str, Any] = yaml.safe_load(demo_recipe_path("decoder").read_text(encoding="utf-8"))
-    content["candidates"] = [entry for entry in content["candidates"] if entry["name"] != "clinc"]
+    content["candidates"] = [entry for entry in content["candidates"] if entry["name"] != "banking"]
     content["evaluate"] = [
-        {"name": task, "kind": "classification", "data": str(rows / f"{task}.jsonl")} for task in ("banking", "wordnet")
+        {"name": task, "kind": "classification", "data": str(rows / f"{task}.jsonl")} for task in ("clinc", "wordnet")
     ]
     content["gate"] = {"rules": []}
     content["publish"] = {"to": [str(tmp_path / "releases")]}

@@ -1,5 +1,6 @@
 """A recipe is read whole, with its paths made absolute, or refused with every problem named at once."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,21 @@ def test_a_bad_override_is_refused(tmp_path: Path, override: str, message: str):
         ({"publish": {"to": ["./x"], "zzz": 1}}, "publish.zzz: unknown key 'zzz'; keys here are to, alias,"),
         ({"gate": {"rules": [{"task": "law", "min": 0, "max_regresion": 1}]}}, "did you mean 'max_regression'?"),
         ({"merge": {"max_shard_size": "5 parsecs"}}, "merge.max_shard_size: '5 parsecs' is not a size"),
-        ({"weigh": {"temperature": 0, "alpha": 0.5}}, "weigh.temperature: Input should be greater than 0"),
+        ({"weigh": {"temperature": 0, "alpha": 0.5}}, "weigh.temperature: expected a number greater than 0, found 0"),
         ({"base": "base"}, "base: 'base' is not a reference; write org/name"),
         ({"gate": {"rules": [{"task": "law"}]}}, "write exactly one of min, min_delta, max_regression; found none"),
         ({"gate": {"rules": [{"task": "law", "min": 0, "against": "gpt"}]}}, "'gpt' is not a reference"),
         ({"gate": {"rules": [{"task": "low", "min": 0}]}}, "there is no evaluation task 'low'; tasks are law"),
         ({"evaluate": [{"name": "law", "kind": "retrieval", "data": "./x"}]}, "a model of type decoder has classif"),
         ({"evaluate": GOOD["evaluate"] * 2}, "evaluate: the name 'law' is used 2 times"),
-        ({"candidates": []}, "candidates: List should have at least 1 item"),
+        ({"candidates": []}, "candidates: expected at least one item, found a list"),
+        ({"candidates": ["law"]}, "candidates.0: expected a section with keys, found 'law'"),
+        ({"candidates": [{"name": "law"}]}, "candidates.0.model: this key is needed here"),
+        ({"name": "a b"}, "name: expected letters, digits, dots.*found 'a b'"),
+        ({"gate": None}, "gate: expected a section with keys, found nothing"),
+        ({"model_type": "deoder"}, "model_type: expected 'decoder' or 'encoder', found 'deoder'"),
+        ({"score": {"devices": "gpu"}}, "score.devices: expected 'auto' or a list, found 'gpu'"),
+        ({"weigh": {"temperature": float("inf"), "alpha": 0.5}}, "temperature: expected a finite number, found inf"),
         ({"candidates": GOOD["candidates"] + GOOD["candidates"][:1]}, "the name 'base' is used 2 times"),
         ({"candidates": [{"name": "merged", "model": "./a"}]}, "the name 'merged' is taken by the pipeline"),
         ({"candidates": [{"name": "base", "model": "./other"}]}, "the one named 'base' is .*other, but the base"),
@@ -124,6 +132,16 @@ def test_two_targets_and_two_general_models_are_refused(tmp_path: Path):
         read_recipe(write(tmp_path, GOOD | {"candidates": generals, "merge": {"method": "task_arithmetic"}}))
 
 
+def test_the_general_model_cannot_be_optional_but_a_skill_can(tmp_path: Path):
+    general = {"name": "chat", "model": "./chat", "role": "general"}
+    skill = {"name": "law", "model": "./law", "role": "skill", "omega": 0.5, "optional": True}
+    sections = {"merge": {"method": "task_arithmetic"}, "weigh": {"strategy": "given"}}
+    recipe = read_recipe(write(tmp_path, GOOD | sections | {"candidates": [general, skill]}))
+    assert recipe.candidates[1].optional
+    with pytest.raises(RecipeError, match="candidate 'chat': the general model cannot be optional; without it"):
+        read_recipe(write(tmp_path, GOOD | sections | {"candidates": [general | {"optional": True}, skill]}))
+
+
 def test_all_problems_are_listed_at_once(tmp_path: Path):
     bad = GOOD | {"nmae": "x", "weigh": {"alpah": 1, "temperature": -1}}
     with pytest.raises(RecipeError) as caught:
@@ -132,11 +150,43 @@ def test_all_problems_are_listed_at_once(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "this is no YAML"), ("- a\n", "expected keys such as name.*found list")]
+    ("content", "message"),
+    [
+        ("a: [", "this is no YAML"),
+        ("- a\n", "expected keys such as name.*found a list"),
+        ("", "expected keys such as name.*found nothing"),
+        ("name: a\nbase: /b\nname: c\n", r"the key 'name' is written twice in one section\n.*line 3"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, message: str):
     with pytest.raises(RecipeError, match=message):
         read_recipe(write(tmp_path, content))
+
+
+def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(RecipeError, match=r"this is a folder; name the recipe's file$"):
+        read_recipe(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="this is no YAML: 'utf-8' codec"):
+        read_recipe(tmp_path / "binary.yaml")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Monkeypatched, since root may read everything.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RecipeError, match="the recipe cannot be read: Permission denied"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_problem_of_one_form_of_a_key_is_told_once(tmp_path: Path):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write(tmp_path, GOOD | {"score": {"devices": [5]}, "examples": 7}))
+    problems = str(caught.value).splitlines()[1:]
+    assert problems == [
+        "  - examples: expected text or a list, found 7",
+        "  - score.devices.0: expected text, found 5",
+    ]
 
 
 def test_a_missing_recipe_says_how_to_make_one(tmp_path: Path):

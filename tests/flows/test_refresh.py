@@ -2,34 +2,43 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from prefect import flow, unmapped
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from flows.recipe import demo_recipe_path
 from flows.refresh import refresh
 from flows.rollback import promote, rollback
 from tasks.cache import open_cache
+from tasks.data.examples import read_rows
 from tasks.devices import open_devices
-from tasks.examples import read_rows
+from tasks.errors import NonFiniteError
 from tasks.plan.plan import plan_refresh
-from tasks.promotion import unblock
 from tasks.recipe import Recipe
-from tasks.releases import open_registry
+from tasks.registry.promotion import unblock
+from tasks.registry.releases import open_registry
+from tasks.registry.verification import verify_release
 from tasks.score.task import score
 from tasks.settings import CacheSettings
-from tasks.verification import verify_release
-from tests.flows.conftest import N_ROWS, read
+from tests.flows.conftest import DEMO, N_ROWS, read
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
 
@@ -42,7 +51,7 @@ def run(recipe: Recipe, cache: CacheSettings, **options: bool) -> tuple[State[An
 def test_a_night_releases_a_model_that_gives_the_evaluated_numbers_and_the_next_is_unchanged(
     content: dict[str, Any], cache: CacheSettings, rows: Path
 ):
-    content["gate"] = {"rules": [{"task": "banking", "against": "base", "min_delta": 0.03}]}
+    content["gate"] = {"rules": [{"task": "clinc", "against": "base", "min_delta": 0.03}]}
     recipe = read(content)
     state, result = run(recipe, cache)
     assert state.name == "Completed" and result["status"] == "published"
@@ -54,7 +63,7 @@ def test_a_night_releases_a_model_that_gives_the_evaluated_numbers_and_the_next_
         "tokenizer.json",
     }  # fmt: skip
     evaluated = {row["task"]: row["merged"] for row in result["evaluation"]}
-    assert evaluated["banking"] == pytest.approx(plain_accuracy(release, rows / "banking.jsonl"), abs=1e-9)
+    assert evaluated["clinc"] == pytest.approx(plain_accuracy(release, rows / "clinc.jsonl"), abs=1e-9)
 
     state, again = run(recipe, cache)
     assert state.name == "Unchanged" and again["status"] == "unchanged"
@@ -81,16 +90,48 @@ def plain_accuracy(folder: Path, data: Path) -> float:
     return right / len(examples)
 
 
-def read_yaml(path: Path) -> Any:
-    import yaml
+def test_an_encoder_is_released_with_all_its_files_and_gives_the_evaluated_ndcg(cache: CacheSettings, tmp_path: Path):
+    content = read_yaml(demo_recipe_path("encoder"))
+    content["evaluate"] = [task for task in content["evaluate"] if task["name"] == "clinc"]
+    content["gate"] = {"rules": [{"task": "clinc", "against": "base", "min_delta": 0.0}]}
+    content["publish"] = {"to": [str(tmp_path / "releases")]}
+    recipe = read(content)
+    _, result = run(recipe, cache)
+    assert result["status"] == "published"
+    registry = open_registry(recipe.publish.to[0], recipe.name)
+    assert verify_release(registry, "champion") == []
+    release = registry.checkpoint(result["version"], "release").folder
+    for path in (DEMO / "models/encoder/base").rglob("*"):
+        if path.is_file() and path.name not in ("model.safetensors", "README.md"):
+            assert (release / path.relative_to(DEMO / "models/encoder/base")).read_bytes() == path.read_bytes()
+    measured = result["evaluation"][0]["merged"]
+    assert measured == pytest.approx(plain_ndcg(release, DEMO / "data/evaluation/clinc_retrieval"), abs=1e-4)
 
+
+def plain_ndcg(folder: Path, data: Path) -> float:
+    """An independent measurement: sentence-transformers' own evaluator (its relevance is binary, as the data's is)."""
+    queries, corpus = texts_by_id(data / "queries.jsonl"), texts_by_id(data / "corpus.jsonl")
+    relevant: dict[str, set[str]] = {}
+    for line in (data / "qrels/test.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, _ = line.split("\t")
+        relevant.setdefault(query, set()).add(document)
+    encoder = SentenceTransformer(str(folder), model_kwargs={"dtype": "float32"})
+    evaluator = InformationRetrievalEvaluator(queries, corpus, relevant, ndcg_at_k=[10])
+    return evaluator(encoder)["cosine_ndcg@10"]
+
+
+def texts_by_id(path: Path) -> dict[str, str]:
+    return {row["_id"]: row["text"] for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+def read_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_a_night_that_the_gate_stops_is_rejected_says_why_and_is_not_tried_again(
     content: dict[str, Any], cache: CacheSettings, tmp_path: Path
 ):
-    content["gate"] = {"rules": [{"task": "banking", "min": 1.01}]}
+    content["gate"] = {"rules": [{"task": "clinc", "min": 1.01}]}
     recipe = read(content)
     state, result = run(recipe, cache)
     assert state.name == "Rejected" and state.type.value == "COMPLETED"
@@ -103,9 +144,7 @@ def test_a_night_that_the_gate_stops_is_rejected_says_why_and_is_not_tried_again
     assert forced["status"] == "rejected"
 
 
-def test_what_was_rolled_back_does_not_come_back_until_it_is_unblocked(
-    content: dict[str, Any], cache: CacheSettings
-):
+def test_what_was_rolled_back_does_not_come_back_until_it_is_unblocked(content: dict[str, Any], cache: CacheSettings):
     first = run(read(content), cache)[1]
     second = run(read(content | {"weigh": {"strategy": "uniform"}}), cache)[1]
     destination = f"{content['publish']['to'][0]}/assistant"
@@ -117,29 +156,22 @@ def test_what_was_rolled_back_does_not_come_back_until_it_is_unblocked(
     assert night["status"] == "unchanged" and "blocked" in night["message"]
     assert registry.resolve("champion") == first["version"]
 
-    from datetime import UTC, datetime
-
     unblock(registry, second["version"], by="test", reason="it was the data", now=datetime.now(UTC))
     assert promote(destination, second["version"], "approved") == second["version"]
-    assert [event.action for event in registry.read_alias("champion").history][-3:] == ["rollback", "unblock", "promote"]
+    actions = [event.action for event in registry.read_alias("champion").history]
+    assert actions[-3:] == ["rollback", "unblock", "promote"]
 
 
-def test_a_dry_run_measures_everything_and_writes_nothing(
-    recipe: Recipe, cache: CacheSettings, tmp_path: Path
-):
+def test_a_dry_run_measures_everything_and_writes_nothing(recipe: Recipe, cache: CacheSettings, tmp_path: Path):
     _, result = run(recipe, cache, dry_run=True)
     assert result["status"] == "dry-run"
-    assert result["weights"].keys() == {"base", "banking", "wordnet"}
+    assert result["weights"].keys() == {"base", "clinc", "wordnet"}
     assert not list((tmp_path / "releases").rglob("*.json"))
 
 
 def test_an_optional_candidate_that_breaks_while_it_is_scored_is_left_out(
     content: dict[str, Any], cache: CacheSettings, tmp_path: Path
 ):
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
     broken = tmp_path / "broken"
     shutil.copytree(content_path(content, "wordnet"), broken)
     tensors = load_file(broken / "model.safetensors")
@@ -149,17 +181,13 @@ def test_an_optional_candidate_that_breaks_while_it_is_scored_is_left_out(
     content["candidates"].append({"name": "broken", "model": str(broken), "optional": True})
     _, result = run(read(content), cache)
     assert result["status"] == "published"
-    assert result["weights"].keys() == {"base", "banking", "wordnet"}
+    assert result["weights"].keys() == {"base", "clinc", "wordnet"}
     del content["candidates"][-1]["optional"]
-    from tasks.errors import NonFiniteError
-
     with pytest.raises(NonFiniteError, match="broken"):
         refresh(read(content | {"name": "other"}), cache=cache)
 
 
 def content_path(content: dict[str, Any], name: str) -> Path:
-    from tests.flows.conftest import DEMO
-
     return DEMO / next(entry["model"] for entry in content["candidates"] if entry["name"] == name)
 
 
@@ -221,12 +249,14 @@ def device_workers() -> list[int]:
 
 
 def test_artifacts_of_a_night_tell_losses_metrics_gate_and_card(recipe: Recipe, cache: CacheSettings):
-    run(recipe, cache)
+    state, _ = run(recipe, cache)
+    this_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact for artifact in client.read_artifacts() if artifact.key}
+        found = client.read_artifacts(artifact_filter=this_run)
+    artifacts = {artifact.key: artifact for artifact in found if artifact.key}
     table = json.loads(artifacts["assistant-weights"].data)
-    assert [row["candidate"] for row in table] == ["base", "banking", "wordnet"]
-    assert {"loss", "stderr", "weight"} <= table[0].keys()
+    assert [row["candidate"] for row in table] == ["base", "clinc", "wordnet"]
+    assert {"loss", "standard error", "weight"} <= table[0].keys()
     assert "Gate: passed" in artifacts["assistant-gate"].data
-    assert json.loads(artifacts["assistant-evaluations"].data)[0]["task"] == "banking"
+    assert json.loads(artifacts["assistant-evaluations"].data)[0]["task"] == "clinc"
     assert "merge" in artifacts["assistant-card"].data

@@ -38,7 +38,7 @@ def test_an_improvement_passes_and_the_sentence_has_its_numbers():
     verdict = judge({"min_delta": 0.0}, evaluation("merged", right(406, 500)), evaluation("champion", right(395, 500)))
     assert verdict.passed
     assert verdict.sentence == (
-        "news: accuracy 0.812 vs champion 0.79 on 500 examples, improvement +0.022 >= min_delta 0: passed"
+        "news: accuracy 0.812 vs champion 0.790 on 500 examples, improvement +0.022 >= min_delta 0.000: passed"
     )
 
 
@@ -48,7 +48,8 @@ def test_a_regression_beyond_the_limit_fails():
     )
     assert not verdict.passed
     assert verdict.sentence == (
-        "news: accuracy 0.49 vs champion 0.51 on 100 examples, improvement -0.02 < -0.01 (max_regression 0.01): failed"
+        "news: accuracy 0.490 vs champion 0.510 on 100 examples, improvement -0.020 < -0.010 (max_regression 0.010): "
+        "failed"
     )
 
 
@@ -57,6 +58,14 @@ def test_a_regression_of_exactly_the_limit_passes():
     assert judge({"max_regression": 0.01}, merged, champion).passed
     # 0.3 - 0.1 is a little less than 0.2 in floating point; that must not decide.
     assert judge({"min_delta": 0.2}, evaluation("merged", [0.3]), evaluation("champion", [0.1])).passed
+
+
+def test_the_sentence_shows_the_digits_that_decided_and_no_minus_zero():
+    # 1 of 2500 less is -0.0004, which three digits would show as nothing.
+    worse = judge({"min_delta": 0.0}, evaluation("merged", right(1, 2500)), evaluation("champion", right(2, 2500)))
+    assert worse.sentence.endswith("improvement -0.0004 < min_delta 0.0000: failed")
+    equal = judge({"max_regression": 0.0}, evaluation("merged", [0.5]), evaluation("champion", [0.5]))
+    assert equal.sentence.endswith("improvement +0.000 >= 0.000 (max_regression 0.000): passed")
 
 
 def test_an_equal_model_is_not_rejected_for_ever():
@@ -74,7 +83,7 @@ def test_with_confidence_the_lower_bound_decides():
     assert judge({"min_delta": 0.0}, merged, champion).passed
     verdict = judge({"min_delta": 0.0, "confidence": 0.95}, merged, champion)
     assert not verdict.passed
-    assert "improvement +0.025, 95 % lower bound -0.035 < min_delta 0: failed" in verdict.sentence
+    assert "improvement +0.025, 95 % lower bound -0.035 < min_delta 0.000: failed" in verdict.sentence
     assert judge({"max_regression": 0.05, "confidence": 0.95}, merged, champion).passed
 
 
@@ -90,22 +99,22 @@ def test_where_lower_is_better_the_sign_is_turned():
     merged, champion = perplexity("merged", [10.0, 12.0]), perplexity("champion", [12.0, 13.0])
     verdict = judge({"min_delta": 1.5}, merged, champion)
     assert verdict.passed
-    assert "perplexity 11 vs champion 12.5 on 2 examples (lower is better), improvement +1.5" in verdict.sentence
+    assert "perplexity 11.000 vs champion 12.500 on 2 examples (lower is better), improvement +1.5" in verdict.sentence
     assert not judge({"max_regression": 1.0}, perplexity("merged", [14.0, 15.0]), champion).passed
 
 
 def test_min_is_about_the_metric_itself_and_needs_no_champion():
     verdict = judge({"min": 0.5}, evaluation("merged", right(6, 10)))
-    assert (verdict.passed, verdict.sentence) == (True, "news: accuracy 0.6 on 10 examples >= min 0.5: passed")
+    assert (verdict.passed, verdict.sentence) == (True, "news: accuracy 0.600 on 10 examples >= min 0.500: passed")
     verdict = judge({"min": 0.7}, evaluation("merged", right(6, 10)))
-    assert (verdict.passed, verdict.sentence) == (False, "news: accuracy 0.6 on 10 examples < min 0.7: failed")
+    assert (verdict.passed, verdict.sentence) == (False, "news: accuracy 0.600 on 10 examples < min 0.700: failed")
 
 
 def test_min_with_confidence_asks_the_lower_bound():
     # 0.6 of 100: standard error 0.049, so the 95 % bound is about 0.6 - 1.645 x 0.049 = 0.52
     verdict = judge({"min": 0.55, "confidence": 0.95}, evaluation("merged", right(60, 100)))
     assert not verdict.passed
-    assert "accuracy 0.6 on 100 examples, 95 % lower bound 0.52 < min 0.55: failed" in verdict.sentence
+    assert "accuracy 0.600 on 100 examples, 95 % lower bound 0.520 < min 0.550: failed" in verdict.sentence
 
 
 def test_min_where_lower_is_better_is_reached_from_above():
@@ -113,13 +122,13 @@ def test_min_where_lower_is_better_is_reached_from_above():
     verdict = judge({"min": 11.0, "confidence": 0.9}, perplexity("merged", [10.0, 12.0]))
     assert not verdict.passed
     assert verdict.sentence == (
-        "news: perplexity 11 on 2 examples (lower is better), 90 % upper bound 12 > min 11: failed"
+        "news: perplexity 11.000 on 2 examples (lower is better), 90 % upper bound 12.000 > min 11.000: failed"
     )
 
 
 def test_without_any_champion_rules_against_it_pass_and_say_so():
     verdict = judge({"min_delta": 0.3}, evaluation("merged", right(6, 10)), evaluation("base", right(5, 10)))
-    assert verdict == Verdict(True, "news: accuracy 0.6; no champion yet: nothing to compare with: passed")
+    assert verdict == Verdict(True, "news: accuracy 0.600; no champion yet: nothing to compare with: passed")
 
 
 def test_a_champion_that_was_evaluated_elsewhere_must_be_evaluated_here():
@@ -139,7 +148,7 @@ def test_the_base_is_an_anchor_also_before_the_first_release():
         evaluation("base", right(53, 100)),
     )
     assert not verdict.passed
-    assert "vs base 0.53" in verdict.sentence
+    assert "vs base 0.530" in verdict.sentence
 
 
 def test_the_best_candidate_is_found_on_the_task_and_those_left_out_are_ignored():
@@ -151,14 +160,14 @@ def test_the_best_candidate_is_found_on_the_task_and_those_left_out_are_ignored(
     ]
     verdict = judge({"against": "best_candidate", "max_regression": 0.1}, *evaluations, candidates=["a", "b"])
     assert verdict.passed
-    assert "vs best candidate b 0.7" in verdict.sentence
+    assert "vs best candidate b 0.700" in verdict.sentence
 
 
 def test_the_best_candidate_is_the_lowest_where_lower_is_better():
     evaluations = [perplexity("merged", [11.0]), perplexity("a", [10.0]), perplexity("b", [12.0])]
     verdict = judge({"against": "best_candidate", "min_delta": 0.0}, *evaluations, candidates=["a", "b"])
     assert not verdict.passed
-    assert "vs best candidate a 10" in verdict.sentence
+    assert "vs best candidate a 10.000" in verdict.sentence
 
 
 def test_a_release_is_compared_under_its_reference():
@@ -166,7 +175,7 @@ def test_a_release_is_compared_under_its_reference():
     verdict = judge(
         {"against": anchor, "min_delta": 0.0}, evaluation("merged", right(6, 10)), evaluation(anchor, right(5, 10))
     )
-    assert f"vs {anchor} 0.5" in verdict.sentence
+    assert f"vs {anchor} 0.500" in verdict.sentence
 
 
 def test_what_was_not_measured_is_named():

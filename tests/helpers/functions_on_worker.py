@@ -108,3 +108,8 @@ def wait_for(file, seconds=20):
             raise TimeoutError(f"{file} did not appear")
         time.sleep(0.01)
     return True
+
+
+def note(device, path, line):
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.checkpoint import describe_folder, list_model_files
+from tasks.digests import hash_file
 from tasks.records import Checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tasks.checkpoint import TensorView
 from tasks.merge.layout import plan_layout
+from tasks.tensors import TensorView
 
 
 def view(name: str, dtype: str, *shape: int, component: str = "") -> TensorView:

@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tasks.checkpoint import hash_file, list_model_files
+from tasks.checkpoint import list_model_files
+from tasks.digests import hash_file
 from tasks.errors import CheckpointError, CheckpointMismatchError, NonFiniteError, StoreError
-from tasks.merge.merge import merge_checkpoints
+from tasks.merge.merge import check_output, merge_checkpoints
 from tasks.records import Checkpoint, MergedModel
 
 Tensors = dict[str, Tensor]
@@ -171,7 +172,7 @@ def test_too_little_space_is_told_before_anything_is_written(
 ):
     candidate = make_checkpoint("a", {"w": torch.ones(1000)})
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4000))
-    with pytest.raises(StoreError, match=r"takes 4,\d+ bytes, and only 4,000 are free"):
+    with pytest.raises(StoreError, match=r"out: 4,\d+ bytes to write, 4,000 free; make room"):
         merge([candidate], {"a": 1.0})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -185,7 +186,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(os, "pwrite", refuse)
-    with pytest.raises(StoreError, match="out: no space is left"):
+    with pytest.raises(StoreError, match=r"out: cannot be written: .*no space; nothing half-written .*; make room"):
         merge([candidate], {"a": 1.0})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -204,3 +205,13 @@ def test_a_candidate_with_nan_leaves_nothing(make_checkpoint, merge, tmp_path: P
     with pytest.raises(NonFiniteError, match=r"tensor 'w' holds NaN or infinity in a \("):
         merge([broken], {"a": 1.0})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_output_that_is_taken_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="the folder is not empty; name a new one"):
+        check_output(tmp_path)
+    with pytest.raises(CheckpointError, match="this is a file; name a new folder"):
+        check_output(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="this is a mount point; name a new folder inside it"):
+        check_output(Path("/"))

@@ -32,6 +32,19 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path):
         read_range(descriptor, 1, memoryview(bytearray(6)), file)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "x").touch()
+    monkeypatch.setattr(os, "preadv", fail)
+    with (
+        open_descriptor(tmp_path / "x", os.O_RDONLY) as descriptor,
+        pytest.raises(CheckpointError, match=r"x: it cannot be read at byte 1: .*Input/output error"),
+    ):
+        read_range(descriptor, 1, memoryview(bytearray(6)), tmp_path / "x")
+
+
 def test_a_file_system_that_cannot_reserve_space_gets_a_file_of_the_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

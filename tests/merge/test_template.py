@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.checkpoint import hash_file
+from tasks.digests import hash_file
 from tasks.errors import CheckpointError
 from tasks.merge.template import copy_other_files
 

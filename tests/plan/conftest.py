@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tasks.cache import ResultCache
-from tasks.checkpoint import hash_file
+from tasks.digests import hash_file
 from tasks.recipe import Recipe
 from tasks.records import to_json
-from tasks.release_files import AliasState, encode_alias
+from tasks.registry.files import AliasState, encode_alias
 
 Tensors = dict[str, NDArray[Any]]
 

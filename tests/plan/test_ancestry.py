@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tasks.checkpoint import TensorView, read_tensor_views
+from tasks.checkpoint import read_tensor_views
 from tasks.plan.ancestry import (
     UNRELATED_DISTANCE,
     Ancestry,
@@ -16,6 +16,7 @@ from tasks.plan.ancestry import (
     direction_distance,
     read_blocks,
 )
+from tasks.tensors import TensorView
 
 
 def measure(base: Path, candidate: Path) -> Ancestry:

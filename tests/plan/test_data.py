@@ -6,9 +6,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasks.cache import ResultCache
-from tasks.examples import digest_rows, read_rows
+from tasks.data.examples import digest_rows, read_rows
 from tasks.plan.data import load_tokenizer, read_data
-from tasks.records import local_path
+from tasks.references import local_path
 
 ROWS = [{"input": "is it late", "output": "yes"}, {"input": "is it", "output": "no"}]
 PAIRS = [{"query": "Late  train?", "pos": ["it is late"], "neg": []}, {"query": "early", "pos": ["no"], "neg": []}]

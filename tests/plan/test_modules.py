@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from tasks.cache import ResultCache
-from tasks.errors import CheckpointError
 from tasks.plan.findings import Findings
-from tasks.plan.modules import compare_modules, read_modules
+from tasks.plan.modules import compare_modules
 from tasks.plan.resolve import resolve_checkpoint
 
 NEW = ["sentence_transformers.base.modules.transformer.Transformer", "sentence_transformers.x.modules.pooling.Pooling"]
@@ -73,10 +72,3 @@ def test_other_prompts_are_a_warning(write_model: Any, cache: ResultCache):
 
 def test_models_without_modules_have_nothing_to_compare(write_model: Any, cache: ResultCache):
     assert compare(write_model("base"), write_model("law"), cache) == Findings()
-
-
-@pytest.mark.parametrize("content", ["{", "[{}]", "3"])
-def test_a_damaged_list_of_modules_is_named(tmp_path: Path, content: str):
-    (tmp_path / "modules.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"modules\.json: this is no list of modules"):
-        read_modules(tmp_path)

@@ -115,13 +115,31 @@ def test_offenders_of_all_parts_are_listed_at_once(
         "candidate 'stranger': it does not descend",
         "examples: 1 of 2 rows are also in evaluation task 'news' (example rows 1)",
         "examples: 1 of 2 answers cannot be predicted",
-        f"work folder {tmp_path}/file/work: {tmp_path}/file is a file",
+        f"work folder {tmp_path}/file/work: {tmp_path}/file is no folder",
         f"publish.to: {tmp_path}/file/releases",
         "publish.to: destination 's3://models' is on s3",
     ]
     for text in expected:
         assert any(problem.startswith(text) for problem in problems), (text, problems)
     assert str(caught.value).startswith(f"{len(problems)} problems found before any work started:\n  - ")
+
+
+def test_devices_that_are_not_here_are_refused_where_models_will_run(
+    make_recipe: Any, whole: dict[str, Any], cache: ResultCache
+):
+    with pytest.raises(PreflightError, match=r"score\.devices: 'cuda:99' is not there"):
+        plan_refresh(make_recipe(**whole, score={"devices": ["cuda:99"]}), cache)
+    nothing_runs = {"evaluate": [], "gate": {}, "weigh": {"strategy": "uniform"}, "score": {"devices": ["cuda:99"]}}
+    assert plan_refresh(make_recipe(**whole | nothing_runs), cache).candidates
+
+
+def test_a_run_that_writes_no_model_needs_no_room_for_one(
+    make_recipe: Any, whole: dict[str, Any], cache: ResultCache, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 1))
+    with pytest.raises(PreflightError, match="1 free; make room"):
+        plan_refresh(make_recipe(**whole), cache)
+    assert plan_refresh(make_recipe(**whole), cache, merges=False).candidates
 
 
 def test_an_answer_longer_than_the_model_can_read_is_named_by_row(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.cache import ResultCache
-from tasks.checkpoint import hash_file
+from tasks.digests import hash_file
 from tasks.errors import CheckpointError, NotFoundError, StoreError
 from tasks.plan.resolve import resolve_checkpoint
 

@@ -69,7 +69,7 @@ def test_a_work_folder_under_a_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     assert work_folder_problem(tmp_path / "new" / "work") is None
     assert work_folder_problem(tmp_path / "file" / "work") == (
-        f"work folder {tmp_path}/file/work: {tmp_path}/file is a file; choose another with --cache DIR"
+        f"work folder {tmp_path}/file/work: {tmp_path}/file is no folder; choose another place (with --cache DIR)"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

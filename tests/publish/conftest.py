@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.checkpoint import describe_folder, list_model_files
+from tasks.digests import hash_file
 from tasks.recipe import Recipe
 from tasks.records import (
     Checkpoint,

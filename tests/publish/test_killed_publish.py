@@ -10,9 +10,9 @@ import pytest
 
 from tasks.publish.release import publish_release
 from tasks.records import to_json
-from tasks.releases import open_registry
+from tasks.registry.releases import open_registry
+from tasks.registry.verification import verify_release
 from tasks.settings import PublishSettings
-from tasks.verification import verify_release
 
 # Runs the real publish and stops for ever at the given moment, so that the test can kill it there.
 VICTIM = """
@@ -20,10 +20,9 @@ import json, shutil, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 import tasks.publish.release as release
-import tasks.stores.folder as folder
-import tasks.stores.staging as staging
+import tasks.staging as staging
 from tasks.records import RefreshReport, from_json
-from tasks.releases import Registry
+from tasks.registry.releases import Registry
 from tasks.settings import PublishSettings
 
 def stop(*args, **kwargs):
@@ -35,8 +34,10 @@ def copy_half(source, goal):
     Path(goal).write_bytes(content[: len(content) // 2])
     stop()
 
-def stop_at_alias(source, goal, replace=staging.os.replace):
-    stop() if Path(goal).name == "champion.json" else replace(source, goal)
+def stop_at(name):
+    def replace(source, goal, replace=staging.os.replace):
+        stop() if Path(goal).name == name else replace(source, goal)
+    return replace
 
 class HaltingOs:
     def __init__(self, **replaced):
@@ -49,11 +50,11 @@ moment = sys.argv[1]
 if moment == "half of a file is copied":
     staging.shutil.copyfile = copy_half
 elif moment == "all files are written, none is named":
-    folder.os = HaltingOs(rename=stop)
+    staging.os = HaltingOs(replace=stop_at("20261121-222222222222"))
 elif moment == "the version stands, the alias does not":
     release.promote = stop
 elif moment == "the alias is written, but not named":
-    staging.os = HaltingOs(replace=stop_at_alias)
+    staging.os = HaltingOs(replace=stop_at("champion.json"))
 else:
     Registry.record_decision = stop
 report, settings = json.loads(sys.stdin.read())

@@ -12,12 +12,12 @@ import pytest
 
 import tasks.publish.release as module
 from tasks.errors import AliasConflictError, ReleaseError, StoreError
-from tasks.promotion import promote, rollback, unblock
 from tasks.publish.release import publish_release, record_rejection
 from tasks.records import RefreshReport, Release
-from tasks.releases import Registry, open_registry
+from tasks.registry.promotion import promote, rollback, unblock
+from tasks.registry.releases import Registry, open_registry
+from tasks.registry.verification import verify_release
 from tasks.settings import PublishSettings
-from tasks.verification import verify_release
 
 Publish = Callable[..., Release]
 
@@ -65,7 +65,7 @@ def test_a_release_has_the_layout_of_the_contract_and_verifies(registry: Registr
     state = registry.read_alias("champion")
     assert state is not None
     assert (state.version, state.promoted_by) == (release.version, "night")
-    assert state.reason == "news: +0.25 over the champion"
+    assert state.reason == "the gate passed: 1 rule"
 
 
 def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_report, publish: Publish):
@@ -302,4 +302,4 @@ def test_a_recipe_without_gate_examples_or_evaluation_can_be_released(
     assert (manifest["examples"], manifest["evaluation"]) == (None, [])
     state = registry.read_alias("champion")
     assert state is not None
-    assert state.reason == "the gate has no rules"
+    assert state.reason == "the gate passed: 0 rules"

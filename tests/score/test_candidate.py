@@ -12,10 +12,11 @@ from tiny_models import save_decoder, save_encoder
 import tasks.resident
 import tasks.score.candidate
 from tasks.cache import ResultCache
-from tasks.checkpoint import describe_folder, hash_file, list_model_files
+from tasks.checkpoint import describe_folder, list_model_files
+from tasks.data.examples import describe_examples
 from tasks.devices import open_devices
+from tasks.digests import hash_file
 from tasks.errors import ExampleDataError, NonFiniteError
-from tasks.examples import describe_examples
 from tasks.losses import decoder_losses, encoder_losses
 from tasks.resident import resident_decoder, resident_encoder
 from tasks.score.candidate import score_candidate
@@ -68,14 +69,14 @@ def law(tmp_path):
 
 @pytest.fixture
 def examples(tmp_path):
-    return describe_examples(write_rows(tmp_path / "examples.jsonl", ANSWERS), "decoder")
+    return describe_examples(write_rows(tmp_path / "examples.jsonl", ANSWERS), ANSWERS)
 
 
 def test_a_worker_process_scores_candidates_as_this_process_does(tmp_path, cache, law, examples, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # device locks that no other run shares
     news = describe(save_decoder(tmp_path / "news", 2), "news")
     support = describe(save_encoder(tmp_path / "support", 3), "support")
-    pairs = describe_examples(write_rows(tmp_path / "pairs.jsonl", PAIRS), "encoder")
+    pairs = describe_examples(write_rows(tmp_path / "pairs.jsonl", PAIRS), PAIRS)
     reports = []
     with open_devices(SETTINGS.devices):
         found = [
@@ -117,7 +118,7 @@ def test_what_changes_losses_is_computed_again(cache, law, examples, in_process,
 
 def test_other_examples_are_scored_again(tmp_path, cache, law, examples, in_process):
     score_candidate(law, examples, "decoder", SETTINGS, cache)
-    other = describe_examples(write_rows(tmp_path / "other.jsonl", ANSWERS[:1]), "decoder")
+    other = describe_examples(write_rows(tmp_path / "other.jsonl", ANSWERS[:1]), ANSWERS[:1])
     assert len(score_candidate(law, other, "decoder", SETTINGS, cache).losses) == 1
     assert len(in_process) == 2
 
@@ -141,7 +142,7 @@ def test_a_loss_that_is_not_finite_names_the_candidate_and_is_not_kept(tmp_path,
 
 def test_an_example_that_cannot_be_scored_names_its_file(tmp_path, cache, law, in_process):
     rows = [*ANSWERS, {"input": "a", "output": " ".join(["yes"] * 40)}]
-    examples = describe_examples(write_rows(tmp_path / "long.jsonl", rows), "decoder")
+    examples = describe_examples(write_rows(tmp_path / "long.jsonl", rows), rows)
     with pytest.raises(ExampleDataError, match=r"long\.jsonl: 1 of 3 answers .*\n.*row 3 .* the limit is 32"):
         score_candidate(law, examples, "decoder", SETTINGS, cache)
 

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_folder_that_appears_during_the_upload_wins(store: FolderStore, tmp_pa
 
 
 def test_an_upload_that_does_not_fit_is_refused_before_it_begins(store: FolderStore, monkeypatch):
-    monkeypatch.setattr(FolderStore, "free_bytes", lambda self: 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(StoreError, match="2 bytes to write, 1 free; make room"):
         store.upload("v1", {"manifest.json": MANIFEST}, last="manifest.json")
     assert not store.exists("v1")
@@ -200,7 +201,7 @@ def test_a_writable_place_passes_the_check_and_stays_as_it_was(store: FolderStor
 
 def test_a_file_in_the_place_of_the_folder_fails_the_check(tmp_path: Path):
     (tmp_path / "releases").write_text("not a folder")
-    with pytest.raises(StoreError, match="releases is no folder; choose another destination"):
+    with pytest.raises(StoreError, match="releases is no folder; choose another place"):
         FolderStore(tmp_path / "releases").check_writable()
     with pytest.raises(StoreError, match="is no folder"):
         FolderStore(tmp_path / "releases" / "deeper").check_writable()

@@ -82,7 +82,7 @@ def test_omegas_may_stand_in_one_list_and_are_not_scaled():
         ([candidate("code", omega=0.5)], {"code": 0.5}, "omega of code: weigh.weights says it too"),
         ([candidate("chat", role="general")], {"chat": 0.7}, "candidate 'chat': .* so its weight is 1, found 0.7"),
         ([candidate("chat", role="general", omega=2.0)], None, "so its weight is 1, found 2.0"),
-        ([candidate("code", omega=math.inf)], None, r"finite numbers; found code \(inf\)"),
+        ([candidate("code")], {"code": math.inf}, r"finite numbers; found code \(inf\)"),
     ],
 )
 def test_omegas_that_say_nothing_clear_are_refused(

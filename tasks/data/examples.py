@@ -7,16 +7,15 @@ in between is noticed by its digest.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.data.lines import check_object, parse_row, read_lines, refuse_rows
 from tasks.errors import ExampleDataError
 from tasks.records import ExampleSet
 
 RowKind = Literal["decoder", "encoder", "classification"]
-
-_MAX_PROBLEMS = 10
 
 
 def read_rows(path: Path, kind: RowKind) -> list[dict[str, Any]]:
@@ -29,24 +28,18 @@ def read_rows(path: Path, kind: RowKind) -> list[dict[str, Any]]:
     Raises:
         ExampleDataError: no such file, no rows, or bad lines; all of them, up to ten, by number.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ExampleDataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExampleDataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    numbered = _numbered_values(path, text)
-    return _checked(f"{path}", "line", numbered, kind)
+    if _holds_list(path):
+        return _checked(f"{path}", "row", enumerate(_read_list(path), start=1), check_object, kind)
+    return _checked(f"{path}", "line", read_lines(path), parse_row, kind)
 
 
 def check_rows(rows: Sequence[Mapping[str, Any]], kind: RowKind, source: str) -> list[dict[str, Any]]:
     """Rows that stand in the recipe itself, checked like those of a file; `source` names them in errors."""
-    return _checked(source, "row", [(number, dict(row)) for number, row in enumerate(rows, start=1)], kind)
+    return _checked(source, "row", enumerate(rows, start=1), check_object, kind)
 
 
-def describe_examples(path: Path, kind: RowKind) -> ExampleSet:
-    """The record of a file of rows: its digest is of the rows, not of the file's white space."""
-    rows = read_rows(path, kind)
+def describe_examples(path: Path, rows: Sequence[Mapping[str, Any]]) -> ExampleSet:
+    """The record of a file with these rows: its digest is of the rows, not of the file's white space."""
     return ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows))
 
 
@@ -66,42 +59,38 @@ def row_text(row: Mapping[str, Any]) -> str:
     return " ".join(str(row.get("input", row.get("query", ""))).casefold().split())
 
 
-def _numbered_values(path: Path, text: str) -> list[tuple[int, Any]]:
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        try:
-            return list(enumerate(json.loads(text), start=1))
-        except json.JSONDecodeError as error:
-            raise ExampleDataError(f"{path}: line {error.lineno}: this is no JSON: {error.msg}") from error
-    # Not splitlines(): it also breaks at characters such as U+2028, which JSON allows inside a string.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return [(number, _parse(line)) for number, line in lines]
+def _holds_list(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
+    _, first_line = next(read_lines(path), (1, ""))
+    return first_line.lstrip().startswith("[")
 
 
-def _parse(line: str) -> Any:
+def _read_list(path: Path) -> list[Any]:
     try:
-        return json.loads(line)
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        return error
+        raise ExampleDataError(f"{path}: line {error.lineno}: this is no JSON: {error.msg}") from error
 
 
-def _checked(source: str, unit: str, numbered: Sequence[tuple[int, Any]], kind: RowKind) -> list[dict[str, Any]]:
+def _checked(
+    source: str, unit: str, numbered: Iterable[tuple[int, Any]], parse: Callable[[Any], dict[str, Any]], kind: RowKind
+) -> list[dict[str, Any]]:
     check = _check_pair if kind == "encoder" else _check_answer
-    problems = [(number, problem) for number, row in numbered if (problem := _row_problem(row, check))]
-    if problems:
-        listed = "\n".join(f"  {unit} {number}: {problem}" for number, problem in problems[:_MAX_PROBLEMS])
-        more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-        raise ExampleDataError(f"{source}: {len(problems)} of {len(numbered)} rows cannot be used:\n{listed}{more}")
-    if not numbered:
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, value in numbered:
+        try:
+            rows.append(parse(value))
+            problem = check(rows[-1])
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            problems.append(f"{unit} {number}: {problem}")
+    refuse_rows(source, problems)
+    if not rows:
         raise ExampleDataError(f"{source}: there are no rows")
-    return [row for _, row in numbered]
-
-
-def _row_problem(row: Any, check: Callable[[dict[str, Any]], str | None]) -> str | None:
-    if isinstance(row, json.JSONDecodeError):
-        return f"this is no JSON: {row.msg} (column {row.colno})"
-    if not isinstance(row, dict):
-        return f"expected an object, found {type(row).__name__}"
-    return check(row)
+    return rows
 
 
 def _check_answer(row: dict[str, Any]) -> str | None:

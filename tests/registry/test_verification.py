@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from tasks.promotion import promote
-from tasks.releases import Registry
-from tasks.verification import verify_release
+from tasks.registry.promotion import promote
+from tasks.registry.releases import Registry
+from tasks.registry.verification import verify_release
 
 
 @pytest.fixture

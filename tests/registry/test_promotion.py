@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from tasks.errors import AliasConflictError, NotFoundError, ReleaseError
-from tasks.promotion import find_predecessor, is_settled, promote, prune, rollback, unblock
 from tasks.records import GateDecision
-from tasks.release_files import AliasState, Decision
-from tasks.releases import Registry
+from tasks.registry.files import AliasState, Decision
+from tasks.registry.promotion import find_predecessor, is_settled, promote, prune, rollback, unblock
+from tasks.registry.releases import Registry
 from tasks.settings import PublishSettings
 
 Live = Callable[..., AliasState]
@@ -203,8 +203,8 @@ def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_is_told(
 import sys
 from datetime import UTC, datetime
 from tasks.errors import AliasConflictError
-from tasks.promotion import promote
-from tasks.releases import open_registry
+from tasks.registry.promotion import promote
+from tasks.registry.releases import open_registry
 registry = open_registry(sys.argv[1], "demo")
 expected = registry.read_alias("champion")
 print("ready", flush=True)

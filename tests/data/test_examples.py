@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.data.examples import check_rows, describe_examples, digest_rows, read_rows, row_text
 from tasks.errors import ExampleDataError
-from tasks.examples import check_rows, describe_examples, digest_rows, read_rows, row_text
+from tasks.records import ExampleSet
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -28,6 +29,9 @@ def test_a_json_list_is_read_too(tmp_path: Path):
     rows = [{"query": "q", "pos": ["p"]}]
     path = write(tmp_path / "rows.json", json.dumps(rows))
     assert read_rows(path, "encoder") == rows
+    path = write(tmp_path / "rows.json", json.dumps([*rows, "text", {"query": "q"}]))
+    with pytest.raises(ExampleDataError, match=r"2 rows cannot be used:\n  row 2: expected an object, .*\n  row 3: "):
+        read_rows(path, "encoder")
 
 
 @pytest.mark.parametrize(
@@ -58,13 +62,13 @@ def test_a_bad_answer_row_is_named_by_its_line(tmp_path: Path, line: str, messag
     ],
 )
 def test_a_bad_pair_in_the_recipe_is_named_by_its_row(row: dict[str, object], message: str):
-    with pytest.raises(ExampleDataError, match=f"examples: 1 of 1 rows cannot be used:\n  {message}"):
+    with pytest.raises(ExampleDataError, match=f"examples: 1 row cannot be used:\n  {message}"):
         check_rows([row], "encoder", "examples")
 
 
 def test_many_bad_lines_are_listed_up_to_ten_and_counted(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", *["{}"] * 12)
-    with pytest.raises(ExampleDataError, match="12 of 12 rows") as caught:
+    with pytest.raises(ExampleDataError, match="12 rows cannot be used") as caught:
         read_rows(path, "decoder")
     assert str(caught.value).count("\n  line ") == 10
     assert str(caught.value).endswith("and 2 more")
@@ -83,12 +87,15 @@ def test_a_missing_an_empty_a_broken_and_an_unreadable_file_are_errors(tmp_path:
 
 
 def test_the_digest_is_of_the_rows_and_not_of_the_white_space(tmp_path: Path):
-    compact = write(tmp_path / "a.jsonl", '{"input":"a","output":"b"}')
-    spaced = write(tmp_path / "b.jsonl", "", '{ "output": "b",  "input": "a" }')
-    other = write(tmp_path / "c.jsonl", '{"input":"a","output":"c"}')
-    assert describe_examples(compact, "decoder").sha256 == describe_examples(spaced, "decoder").sha256
-    assert describe_examples(compact, "decoder").sha256 != describe_examples(other, "decoder").sha256
-    assert describe_examples(compact, "decoder").n == 1
+    def describe(name: str, *lines: str) -> ExampleSet:
+        path = write(tmp_path / name, *lines)
+        return describe_examples(path, read_rows(path, "decoder"))
+
+    compact = describe("a.jsonl", '{"input":"a","output":"b"}')
+    spaced = describe("b.jsonl", "", '{ "output": "b",  "input": "a" }')
+    other = describe("c.jsonl", '{"input":"a","output":"c"}')
+    assert compact.sha256 == spaced.sha256 != other.sha256
+    assert (compact.n, compact.uri) == (1, (tmp_path / "a.jsonl").as_uri())
     assert digest_rows([]) != digest_rows([{}])
 
 

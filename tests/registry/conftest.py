@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.records import Evaluation, to_json
-from tasks.release_files import encode_evaluation, encode_json, evaluation_path
-from tasks.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.files import encode_evaluation, encode_json, evaluation_path
+from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.stores.store import content_of
 
 NOW = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)

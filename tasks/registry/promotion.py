@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from tasks.errors import NotFoundError, ReleaseError
-from tasks.release_files import AliasEvent, AliasState, Block, Decision, encode_alias, format_time
-from tasks.releases import Registry
+from tasks.registry.files import AliasEvent, AliasState, Block, Decision, encode_alias, format_time
+from tasks.registry.releases import Registry
+from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
-from tasks.verification import find_incomplete_files
 
 logger = logging.getLogger(__name__)
 

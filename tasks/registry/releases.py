@@ -4,7 +4,7 @@
     NAME/aliases/<alias>.json                                 what readers follow; moved by compare-and-swap
     NAME/decisions/<decision_fingerprint>.json                what each night decided, and why
 
-Here is what is read; `tasks.promotion` moves aliases, `tasks.verification` hashes releases again.
+Here is what is read; `tasks.registry.promotion` moves aliases, `tasks.registry.verification` hashes releases again.
 """
 
 import hashlib
@@ -16,9 +16,10 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from tasks.checkpoint import is_model_file
+from tasks.digests import hash_bytes
 from tasks.errors import NotFoundError, ReleaseError, StoreError
 from tasks.records import Checkpoint, Evaluation
-from tasks.release_files import (
+from tasks.registry.files import (
     EVALUATION_FOLDER,
     AliasState,
     Block,
@@ -31,7 +32,7 @@ from tasks.release_files import (
     manifest_files,
 )
 from tasks.stores.open import open_store
-from tasks.stores.store import Store, digest_of
+from tasks.stores.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class Registry:
             if PurePosixPath(path).parts[0] == EVALUATION_FOLDER:
                 where = f"{self.version_path(version)}/{path}"
                 data = self.store.read_bytes(where)
-                if digest_of(data) != digest:
+                if hash_bytes(data) != digest:
                     raise ReleaseError(f"{self.store.uri(where)}: the content is not what the manifest says")
                 found.append(decode_evaluation(data, self.store.uri(where)))
         return tuple(found)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import NonFiniteError, ReleaseError
 from tasks.records import Evaluation
-from tasks.release_files import (
+from tasks.registry.files import (
     AliasState,
     decode_alias,
     decode_decision,

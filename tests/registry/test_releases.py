@@ -9,10 +9,10 @@ from datetime import datetime
 import pytest
 
 from tasks.errors import NotFoundError, ReleaseError, StoreError
-from tasks.promotion import promote
 from tasks.records import Evaluation, GateDecision
-from tasks.release_files import Decision, format_time
-from tasks.releases import Registry, open_registry, split_destination
+from tasks.registry.files import Decision, format_time
+from tasks.registry.promotion import promote
+from tasks.registry.releases import Registry, open_registry, split_destination
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_writable_place_is_proven_without_leaving_traces(registry: Registry, t
 
 def test_reading_and_publishing_releases_loads_no_heavy_library():
     code = (
-        "import sys, tasks.verification, tasks.promotion, tasks.publish.release, tasks.publish.mirrors;"
+        "import sys, tasks.registry.verification, tasks.registry.promotion, tasks.publish.release;"
         "heavy = {'torch', 'transformers', 'prefect', 'numpy', 'sklearn', 'sentence_transformers'};"
         "print(heavy & set(sys.modules))"
     )

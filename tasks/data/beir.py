@@ -5,16 +5,17 @@ Read where it is planned and where a worker computes on it. Source: https://gith
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.data.lines import parse_row, read_lines, refuse_rows
 from tasks.errors import ExampleDataError
+from tasks.records import ExampleSet
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 
-_MAX_PROBLEMS = 10
 _HEADER = "query-id<TAB>corpus-id<TAB>score"
 
 
@@ -39,6 +40,11 @@ def read_beir(folder: Path) -> BeirData:
         ExampleDataError: a file is missing, a line is damaged, an id stands twice or is judged without being there, no
             query has a relevant document, or there is only one document. Up to ten bad lines of a file are listed.
     """
+    if missing := [name for name in (CORPUS, QUERIES, QRELS) if not (folder / name).is_file()]:
+        raise ExampleDataError(
+            f"{folder}: no such file: {', '.join(missing)}; retrieval data is a folder with {CORPUS}, {QUERIES} and "
+            f"{QRELS}"
+        )
     documents = _read_texts(folder / CORPUS, _document_text)
     queries = _read_texts(folder / QUERIES, _query_text)
     grades = _read_judgements(folder / QRELS, queries, documents)
@@ -50,14 +56,9 @@ def read_beir(folder: Path) -> BeirData:
     return BeirData({query: queries[query] for query in relevance}, documents, relevance)
 
 
-def beir_digest(folder: Path) -> tuple[str, int]:
-    """sha256 of what is evaluated (not of white space or unjudged queries) and the number of queries.
-
-    Raises:
-        ExampleDataError: as `read_beir`.
-    """
-    data = read_beir(folder)
-    return digest_beir(data), len(data.queries)
+def describe_beir(folder: Path, data: BeirData) -> ExampleSet:
+    """The record of a folder with this data: its digest is of what is evaluated, not of white space."""
+    return ExampleSet(folder.resolve().as_uri(), digest_beir(data), len(data.queries))
 
 
 def digest_beir(data: BeirData) -> str:
@@ -92,22 +93,18 @@ def _read_texts(path: Path, text_of: Callable[[dict[str, Any]], str]) -> dict[st
     """Id to text of a JSON Lines file."""
     texts: dict[str, str] = {}
     first_lines: dict[str, int] = {}
-    problems: list[tuple[int, str]] = []
-    for number, line in _lines(path):
+    problems: list[str] = []
+    for number, line in read_lines(path):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"expected an object, found {type(row).__name__}")
+            row = parse_row(line)
             key, text = _text(row, "_id"), text_of(row)
             if key in first_lines:
                 raise ValueError(f"id {key!r} stands already in line {first_lines[key]}")
         except ValueError as error:
-            problems.append(
-                (number, f"this is no JSON: {error}" if isinstance(error, json.JSONDecodeError) else f"{error}")
-            )
+            problems.append(f"line {number}: {error}")
         else:
             first_lines[key], texts[key] = number, text
-    _refuse(path, problems)
+    refuse_rows(f"{path}", problems)
     if not texts:
         raise ExampleDataError(f"{path}: there are no rows")
     return texts
@@ -117,12 +114,12 @@ def _read_judgements(path: Path, queries: dict[str, str], documents: dict[str, s
     """Query id to document id to grade, of grades above 0."""
     grades: dict[str, dict[str, int]] = {}
     judged: set[tuple[str, str]] = set()
-    problems: list[tuple[int, str]] = []
-    for index, (number, line) in enumerate(_lines(path)):
+    problems: list[str] = []
+    for index, (number, line) in enumerate(read_lines(path)):
         try:
             query, document, grade = _parse_judgement(line, is_first=index == 0)
         except ValueError as error:
-            problems.append((number, f"{error}"))
+            problems.append(f"line {number}: {error}")
             continue
         if grade is None:
             continue
@@ -130,11 +127,11 @@ def _read_judgements(path: Path, queries: dict[str, str], documents: dict[str, s
         if (query, document) in judged:
             wrong.append(f"query {query!r} and document {document!r} are judged twice")
         if wrong:
-            problems.append((number, "; ".join(wrong)))
+            problems.append(f"line {number}: {'; '.join(wrong)}")
         judged.add((query, document))
         if grade > 0:
             grades.setdefault(query, {})[document] = grade
-    _refuse(path, problems)
+    refuse_rows(f"{path}", problems)
     if not judged:
         raise ExampleDataError(f"{path}: there are no judgements under the header")
     return grades
@@ -161,28 +158,3 @@ def _unknown_ids(query: str, document: str, queries: dict[str, str], documents: 
     if document not in documents:
         problems.append(f"document {document!r} is not in {CORPUS}")
     return problems
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers; empty ones are skipped but counted, so that an editor shows the same numbers."""
-    try:
-        # newline="\n": no other character ends a line, such as U+2028, which JSON allows inside a string.
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except FileNotFoundError as error:
-        raise ExampleDataError(
-            f"{path}: no such file; retrieval data is a folder with {CORPUS}, {QUERIES} and {QRELS}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExampleDataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-
-
-def _refuse(path: Path, problems: Sequence[tuple[int, str]]) -> None:
-    if not problems:
-        return
-    listed = "\n".join(f"  line {number}: {problem}" for number, problem in problems[:_MAX_PROBLEMS])
-    more = f"\n  and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-    noun = "line" if len(problems) == 1 else "lines"
-    raise ExampleDataError(f"{path}: {len(problems)} {noun} cannot be used:\n{listed}{more}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.beir import beir_digest, read_beir
+from tasks.data.beir import describe_beir, digest_beir, read_beir
 from tasks.errors import ExampleDataError
 
 HEADER = "query-id\tcorpus-id\tscore"
@@ -54,12 +54,11 @@ def test_lines_end_only_where_an_editor_ends_them(tmp_path: Path):
 
 
 def test_the_digest_is_of_content_not_of_white_space_or_unjudged_queries(tmp_path: Path):
-    digest, n_queries = beir_digest(write_beir(tmp_path))
-    assert n_queries == 2
-    assert len(digest) == 64
+    before = describe_beir(tmp_path, read_beir(write_beir(tmp_path)))
+    assert (before.n, before.uri, len(before.sha256)) == (2, tmp_path.as_uri(), 64)
     reformatted = [json.dumps(row, separators=(" , ", " : ")) for row in CORPUS]
     write_beir(tmp_path, corpus=reformatted, queries=QUERIES[:2], qrels=[*QRELS[:2], *QRELS[3:]])
-    assert beir_digest(tmp_path) == (digest, 2)
+    assert describe_beir(tmp_path, read_beir(tmp_path)) == before
 
 
 @pytest.mark.parametrize(
@@ -74,9 +73,9 @@ def test_the_digest_is_of_content_not_of_white_space_or_unjudged_queries(tmp_pat
 )
 def test_whatever_changes_a_value_changes_the_digest(tmp_path: Path, change: dict[str, list[str]]):
     qrels = [HEADER, "q1\td1\t2", "q2\td2\t1", "q1\td3\t0"]
-    before = beir_digest(write_beir(tmp_path, queries=QUERIES[:2], qrels=qrels))
-    after = beir_digest(write_beir(tmp_path, **({"queries": QUERIES[:2], "qrels": qrels} | change)))
-    assert before != after
+    before = read_beir(write_beir(tmp_path, queries=QUERIES[:2], qrels=qrels))
+    after = read_beir(write_beir(tmp_path, **({"queries": QUERIES[:2], "qrels": qrels} | change)))
+    assert digest_beir(before) != digest_beir(after)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_whatever_changes_a_value_changes_the_digest(tmp_path: Path, change: dic
     [
         ({"corpus": [*CORPUS, {"_id": "d2", "text": "again"}]}, r"corpus.jsonl: .*\n  line 4: id 'd2' .* in line 2"),
         ({"queries": [QUERIES[0], QUERIES[0]]}, r"queries.jsonl: .*\n  line 2: id 'q1' stands already in line 1"),
-        ({"corpus": ["{oops"]}, r"corpus.jsonl: 1 line .*\n  line 1: this is no JSON"),
+        ({"corpus": ["{oops"]}, r"corpus.jsonl: 1 row .*\n  line 1: this is no JSON"),
         ({"corpus": ["[1]"]}, "line 1: expected an object, found list"),
         ({"corpus": [{"_id": 7, "text": ""}]}, "line 1: expected text in '_id', found int"),
         ({"corpus": [{"_id": "d1", "title": "Cats"}]}, "line 1: expected text in 'text', found no such key"),
@@ -107,14 +106,14 @@ def test_damaged_data_is_refused_with_file_and_line(tmp_path: Path, change: dict
 
 
 def test_only_ten_bad_lines_are_listed(tmp_path: Path):
-    with pytest.raises(ExampleDataError, match=r"13 lines cannot be used:(.|\n)*line 11(.|\n)*and 3 more"):
+    with pytest.raises(ExampleDataError, match=r"13 rows cannot be used:(.|\n)*line 11(.|\n)*and 3 more"):
         read_beir(write_beir(tmp_path, qrels=[HEADER, *["q9\td9\t1"] * 13, "q1\td1\t1"]))
 
 
 def test_a_missing_file_says_what_the_folder_holds(tmp_path: Path):
     write_beir(tmp_path)
     (tmp_path / "qrels/test.tsv").unlink()
-    with pytest.raises(ExampleDataError, match=r"test.tsv: no such file; retrieval data is a folder with corpus.jsonl"):
+    with pytest.raises(ExampleDataError, match=r"no such file: qrels/test\.tsv; retrieval data is a folder with"):
         read_beir(tmp_path)
 
 

@@ -1,8 +1,8 @@
 """Whether a release is what its manifest says: every file there, unchanged, and nothing else."""
 
 from tasks.errors import ReleaseError
-from tasks.release_files import manifest_files
-from tasks.releases import MANIFEST_FILE, Registry
+from tasks.registry.files import manifest_files
+from tasks.registry.releases import MANIFEST_FILE, Registry
 
 
 def verify_release(registry: Registry, version_or_alias: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Example and evaluation data: read, checked line by line, known by content."""

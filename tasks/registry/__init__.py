@@ -1,0 +1,1 @@
+"""The registry: releases of a model name, aliases that readers follow, and what every night decided."""

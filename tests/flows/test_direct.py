@@ -1,0 +1,101 @@
+"""The steps as plain calls: errors in order, Ctrl-C that is not waited for, places that are checked first."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import direct
+from tasks.cache import open_cache
+from tasks.errors import CheckpointError, NonFiniteError, PreflightError, RecipeError
+from tasks.records import Checkpoint, Score
+from tasks.settings import CacheSettings
+from tests.flows.conftest import read
+
+
+def test_calls_in_threads_answer_in_order_each_with_its_result_or_its_error():
+    def halve(number: int) -> int:
+        time.sleep(0.01 * number)
+        if number % 2:
+            raise ValueError(f"{number} is odd")
+        return number // 2
+
+    results = direct.run_all(halve, [4, 3, 2])
+    assert (results[0], str(results[1]), results[2]) == (2, "3 is odd", 1)
+    assert direct.run_all(halve, []) == []
+
+
+def test_an_interrupt_does_not_wait_for_the_other_threads():
+    release = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise KeyboardInterrupt
+        release.wait(10)
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        direct.run_all(work, [0, 1, 2])
+    assert time.monotonic() - start < 5
+    release.set()
+
+
+def test_candidates_that_break_while_scored_are_left_out_if_optional(
+    content: dict[str, Any], cache: CacheSettings, monkeypatch: pytest.MonkeyPatch
+):
+    def score(checkpoint: Checkpoint, *_: object) -> Score:
+        if checkpoint.name == "wordnet":
+            raise NonFiniteError("candidate wordnet: the loss of row 1 is not finite")
+        return Score(checkpoint.name, (1.0, 2.0), 2, 0.1)
+
+    monkeypatch.setattr("tasks.score.candidate.score_candidate", score)
+    content["candidates"][2]["optional"] = True
+    recipe, results = read(content), open_cache(cache)
+    planned, candidates = direct.prepare(recipe, results)
+    settled, usable, scores, weights = direct.score_candidates(recipe, planned, candidates, results)
+    assert [model.name for model in usable] == ["base", "clinc"] == [score.candidate for score in scores]
+    assert weights.weights == {"base": 0.5, "clinc": 0.5}
+    assert settled.left_out.keys() == {"wordnet"} and settled.model_fingerprint != planned.model_fingerprint
+
+    del content["candidates"][2]["optional"]
+    with pytest.raises(NonFiniteError, match="candidate wordnet"):
+        direct.score_candidates(read(content), planned, candidates, results)
+
+
+def test_an_output_that_is_taken_is_refused_before_anything_is_planned(
+    content: dict[str, Any], cache: CacheSettings, tmp_path: Path
+):
+    recipe = read(
+        content | {"base": "/none", "candidates": [{"name": "x", "model": "/none"}, *content["candidates"][1:]]}
+    )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/file").touch()
+    with pytest.raises(CheckpointError, match="the folder is not empty"):
+        direct.prepare(recipe, open_cache(cache), tmp_path / "out")
+    with pytest.raises(PreflightError, match="no such folder"):
+        direct.prepare(recipe, open_cache(cache), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_free_bytes_are_told_for_every_place_that_is_written(content: dict[str, Any], tmp_path: Path):
+    cache = open_cache(CacheSettings(folder=str(tmp_path / "cache")))
+    found = direct.free_bytes(read(content), cache)
+    assert list(found) == [str(tmp_path / "cache/work"), str(tmp_path / "releases")]
+    assert min(found.values()) > 0
+    assert list(direct.free_bytes(read(content | {"publish": None}), cache)) == [str(tmp_path / "cache/work")]
+
+
+def test_models_to_evaluate_are_resolved_once_and_bad_ones_listed_together(
+    content: dict[str, Any], cache: CacheSettings, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = read(content)
+    base = recipe.candidates[0].model
+    models, data = direct.resolve_models(recipe, [base, base], open_cache(cache))
+    assert [model.name for model in models] == [base] and data.keys() == {task.name for task in recipe.evaluate}
+    with pytest.raises(PreflightError) as caught:
+        direct.resolve_models(recipe, ["base", "/none", base], open_cache(cache))
+    assert len(caught.value.problems) == 2
+    with pytest.raises(RecipeError, match="evaluate: the recipe names no evaluation tasks"):
+        direct.resolve_models(recipe.model_copy(update={"evaluate": []}), [base], open_cache(cache))

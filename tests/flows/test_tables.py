@@ -1,0 +1,93 @@
+"""Tables for people: nothing is cut, nothing is taken for markup, and numbers stand under the right names."""
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from flows.tables import _size, evaluations_json, evaluations_table, refresh_parts, weights_json, weights_table
+from tasks.records import Evaluation, MergeWeights, Score, Trust
+
+
+def render(part: RenderableType, width: int = 80) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, markup=False, emoji=False).print(part)
+    return stream.getvalue()
+
+
+def evaluation(task: str, model: str, *values: float) -> Evaluation:
+    return Evaluation(task, model, "accuracy", True, values, "d" * 64, 0.0)
+
+
+SCORES = [Score("base", (1.0, 3.0), 10, 1.0), Score("law", (0.5, 0.5), 10, 1.0)]
+WEIGHTS = MergeWeights("loss", {"base": 0.25, "law": 0.75}, Trust(1.6, ("law weighs much",)))
+
+
+def test_weights_stand_beside_losses_and_their_errors():
+    # The mean of 1 and 3 is 2; their standard error is sqrt(2) / sqrt(2) = 1.
+    data = weights_json(SCORES, WEIGHTS)
+    assert data["losses"] == {"base": 2.0, "law": 0.5} and data["loss_stderr"] == {"base": 1.0, "law": 0.0}
+    lines = render(weights_table(SCORES, WEIGHTS)).splitlines()
+    assert "│ base      │ 2.000 ±1.000 │  0.250 │ █████           │" in lines
+    assert lines[-2].strip() == "effective models 1.60" and lines[-1].strip() == "law weighs much"
+
+
+def test_weights_that_were_given_have_no_losses_and_may_be_negative():
+    text = render(weights_table([], MergeWeights("given", {"law": -0.5, "news": 2.0}, Trust(1.0))))
+    assert "loss" not in text
+    assert "│ law       │ -0.500 │                      │" in text
+    assert f"│ news      │  2.000 │ {'█' * 20} │" in text
+
+
+def test_long_names_are_folded_not_cut():
+    name = "candidate-" * 8
+    table = weights_table(SCORES, MergeWeights("loss", {name: 1.0}, Trust(1.0)))
+    text = render(table, 50)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 50
+    assert "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")) == name
+
+
+def test_evaluations_are_one_row_per_task_where_they_fit():
+    text = render(evaluations_table([evaluation("law", "merged", 1, 0), evaluation("law", "base", 0, 0)]))
+    assert "│ law  │ accuracy │  0.500 │ 0.000 │" in text
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_evaluations_of_many_models_are_one_row_per_number(width: int):
+    models = [f"./models/candidate-number-{number}" for number in range(12)]
+    found = [evaluation(task, model, 1, 0) for task in ("law", "news") for model in models]
+    text = render(evaluations_table(found), width)
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert text.count("0.500") == len(found)
+    assert text.replace("│", "").count("news") == 1
+
+
+def test_evaluations_in_json_say_how_many_examples_they_are_from():
+    (row,) = evaluations_json([evaluation("law", "./m", 1, 0, 1, 0)])
+    # Values 1, 0, 1, 0: variance 1/3, so the standard error is sqrt(1/3 / 4).
+    assert row == {
+        "task": "law", "model": "./m", "metric": "accuracy", "value": 0.5, "n": 4,
+        "stderr": pytest.approx((1 / 12) ** 0.5),
+    }  # fmt: skip
+
+
+def test_a_refresh_ends_with_its_status_and_where_the_release_is():
+    result = {
+        "status": "published", "message": "released v1 [see log]", "weights": {}, "losses": {}, "evaluation": [],
+        "gate": {"reasons": ["law: passed"]}, "release": ["file:///r/v1"], "seconds": {"merge": 1.25},
+    }  # fmt: skip
+    lines = "".join(render(part) for part in refresh_parts(result)).splitlines()
+    assert [line.strip() for line in lines] == [
+        "gate: law: passed",
+        "published: released v1 [see log]",
+        "release: file:///r/v1",
+        "seconds: merge 1.2",
+    ]
+
+
+def test_sizes_have_three_digits_and_a_unit():
+    sizes = [0, 999, 1000, 2_169_967, 999_499, 999_600, 16 * 10**9, 3 * 10**15]
+    assert [_size(n) for n in sizes] == [
+        "0 B", "999 B", "1 kB", "2.17 MB", "999 kB", "1 MB", "16 GB", "3e+03 TB",
+    ]  # fmt: skip
