@@ -4,6 +4,7 @@ import contextvars
 import logging
 import os
 import signal
+import sys
 import threading
 
 from flows.console import PROJECT_LOGGERS
@@ -31,6 +32,8 @@ def prepare_prefect() -> None:
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # A process that SIGTERM kills calls no exit functions, and the temporary server would outlive it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     errors: list[Exception] = []
     # A thread of its own: its signal mask is what the server inherits, while this thread can still be interrupted.
     run_here = contextvars.copy_context().run  # Prefect's settings may be of this context only.

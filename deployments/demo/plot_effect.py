@@ -12,7 +12,8 @@ from typing import Any
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-MODELS = {"base": "#8a8a8a", "expert": "#d9730d", "merged": "#1f6feb"}
+# Colour, marker and size; the base is a bar, which shows on both sides of a dot that lies on it.
+MODELS = {"base": ("#6e6e6e", "|", 260), "expert": ("#d9730d", "o", 80), "merged": ("#1f6feb", "o", 80)}
 
 
 def draw(effects: list[dict[str, Any]], output: Path) -> None:
@@ -43,10 +44,11 @@ def draw(effects: list[dict[str, Any]], output: Path) -> None:
 
 def draw_row(panel: Axes, row: int, effects: list[dict[str, Any]], suffix: str) -> None:
     """The dots of one family and target."""
-    for model, colour in MODELS.items():
+    for model, (colour, marker, size) in MODELS.items():
         values = [effect[model + suffix] for effect in effects]
         panel.scatter(values, [row] * len(values), s=16, color=colour, alpha=0.35, linewidths=0)
-        panel.scatter([fmean(values)], [row], s=90, color=colour, label=model, edgecolors="white", linewidths=1)
+        width = 2.5 if marker == "|" else 0
+        panel.scatter([fmean(values)], [row], s=size, color=colour, label=model, marker=marker, linewidths=width)
 
 
 def main() -> None:

@@ -316,9 +316,12 @@ def test_refresh_says_by_its_exit_code_that_the_gate_said_no(
 
 
 @pytest.fixture
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """What the command sets for Prefect is taken back after the test."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_refresh_refuses_what_cannot_succeed_before_prefect_starts(run: Run, tmp_path: Path):

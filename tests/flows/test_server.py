@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Generator
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -15,9 +16,12 @@ from tasks.errors import CocktailError, RecipeError
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """What is set for Prefect is taken back after the test."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_a_server_that_does_not_answer_is_named_with_where_to_look():
@@ -51,6 +55,14 @@ def test_ctrl_c_does_not_reach_the_temporary_server(monkeypatch: pytest.MonkeyPa
     assert signal.SIGINT in Client.blocked
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert "so a temporary one starts" in caplog.text
+
+
+def test_a_process_that_is_told_to_end_calls_its_exit_functions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("prefect.client.orchestration.get_client", Client)
+    prepare_prefect()
+    with pytest.raises(SystemExit) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
 
 
 def test_what_the_user_has_set_for_prefect_stays(monkeypatch: pytest.MonkeyPatch):
