@@ -19,12 +19,11 @@ from flows.run import (
     evaluation_pairs,
     general_model,
     keep_usable,
-    merged_folder,
-    removing,
     report_of,
     settings_of,
     settle_candidates,
     stored_evaluations,
+    work_folder,
 )
 from tasks.cache import open_cache
 from tasks.devices import open_devices
@@ -80,28 +79,28 @@ def refresh(
         weights = weigh(settings_of(recipe, candidates), scores, recipe.weigh, recipe.merge.method)
         show_weights(recipe, scores, weights)
 
-    with clock.step("merge"):
-        output = merged_folder(open_cache(cache), planned)
-        merged = merge(base, candidates, weights, recipe.merge, general_model(recipe), str(output))
+    with work_folder(open_cache(cache)) as work:
+        with clock.step("merge"):
+            merged = merge(base, candidates, weights, recipe.merge, general_model(recipe), str(work / "merged"))
 
-    with clock.step("evaluate"), open_devices(recipe.score.devices):
-        stored = stored_evaluations(recipe, planned)
-        models = [merged.checkpoint, base, *planned.rivals, *candidates]
-        pairs = evaluation_pairs(recipe, planned.evaluation_data, models, stored)
-        evaluations = [*stored, *evaluate.map(*pairs, unmapped(recipe.score), common).result()]
-        show_evaluations(recipe, evaluations)
+        with clock.step("evaluate"), open_devices(recipe.score.devices):
+            stored = stored_evaluations(recipe, planned)
+            models = [merged.checkpoint, base, *planned.rivals, *candidates]
+            pairs = evaluation_pairs(recipe, planned.evaluation_data, models, stored)
+            evaluations = [*stored, *evaluate.map(*pairs, unmapped(recipe.score), common).result()]
+            show_evaluations(recipe, evaluations)
 
-    with clock.step("gate"):
-        decision = gate(recipe.gate.rules, evaluations, [candidate.name for candidate in candidates])
-        show_gate(recipe, decision)
+        with clock.step("gate"):
+            decision = gate(recipe.gate.rules, evaluations, [candidate.name for candidate in candidates])
+            show_gate(recipe, decision)
 
-    report = report_of(recipe, planned, scores, weights, merged, evaluations, decision, clock.seconds, flow_run.id)
-    with clock.step("publish"), removing(output.parent):
+        report = report_of(recipe, planned, scores, weights, merged, evaluations, decision, clock.seconds, flow_run.id)
         if dry_run or recipe.publish is None:
             return end(result_of(report, clock.seconds, "dry-run", "stopped before publishing"))
         if not decision.passed:
             record_rejected(report, recipe.publish)
             return end(result_of(report, clock.seconds, "rejected", "; ".join(decision.reasons)))
-        release = publish(report, recipe.publish, by=f"flow run {flow_run.name}")
-        show_card(recipe, release)
+        with clock.step("publish"):
+            release = publish(report, recipe.publish, by=f"flow run {flow_run.name}")
+            show_card(recipe, release)
     return end(result_of(report, clock.seconds, "published", describe_release(release, recipe.publish.alias), release))

@@ -5,7 +5,6 @@ Used by the flow and by the plain commands alike, so nothing here knows Prefect.
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from tasks.records import (
 )
 from tasks.registry.releases import open_registry
 from tasks.settings import CandidateSettings, EvaluationTask
+from tasks.staging import staged
 
 logger = logging.getLogger(__name__)
 
@@ -116,16 +116,14 @@ def general_model(recipe: Recipe) -> str | None:
     return general.name if general else None
 
 
-def merged_folder(cache: ResultCache, planned: Plan) -> Path:
-    """Where the merged model lies until it is released: equal inputs find each other's finished work."""
-    return cache.folder / "work" / planned.model_fingerprint[:16] / "merged"
-
-
 @contextmanager
-def removing(folder: Path) -> Generator[None]:
-    """Remove a work folder when its model has found its end; an error leaves it for the next attempt."""
-    yield
-    shutil.rmtree(folder, ignore_errors=True)
+def work_folder(cache: ResultCache) -> Generator[Path]:
+    """A folder of this run alone for the merged model, on its way to a release.
+
+    It is removed at the end; what a killed run left is removed when the next one comes here.
+    """
+    with staged(cache.folder / "work" / "run") as folder:
+        yield folder
 
 
 def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:

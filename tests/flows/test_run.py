@@ -11,11 +11,12 @@ from flows.run import (
     evaluation_pairs,
     general_model,
     keep_usable,
-    removing,
     settings_of,
     settle_candidates,
     stored_evaluations,
+    work_folder,
 )
+from tasks.cache import ResultCache
 from tasks.errors import CheckpointError, RecipeError
 from tasks.plan.fingerprints import with_fingerprints
 from tasks.recipe import Recipe
@@ -124,12 +125,12 @@ def test_the_clock_notes_steps_that_ended_well():
     assert list(clock.seconds) == ["merge"]
 
 
-def test_the_work_folder_goes_at_the_end_but_stays_after_an_error(tmp_path: Path):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    with pytest.raises(ValueError, match="broken"), removing(folder):
+def test_the_work_folder_is_this_runs_alone_and_goes_with_it(tmp_path: Path):
+    cache = ResultCache(tmp_path)
+    with work_folder(cache) as one, work_folder(cache) as other:
+        assert one != other
+        (one / "merged").mkdir(parents=True)
+    with pytest.raises(ValueError, match="broken"), work_folder(cache) as folder:
+        folder.mkdir()
         raise ValueError("broken")
-    assert folder.is_dir()
-    with removing(folder):
-        pass
-    assert not folder.exists()
+    assert list((tmp_path / "work").iterdir()) == []
