@@ -103,8 +103,9 @@ def plan(request: Request) -> None:
 
     recipe, cache = request.read_recipe(), request.open_cache()
     planned, free_bytes = plan_refresh(recipe, cache), direct.free_bytes(recipe, cache)
-    data = to_json(planned) | {"free_bytes": free_bytes}
-    request.console.result(data, *plan_parts(recipe, planned, free_bytes))
+    cached = direct.count_cached(recipe, planned, cache)
+    data = to_json(planned) | {"free_bytes": free_bytes, "cached": {name: n for name, (n, _) in cached.items()}}
+    request.console.result(data, *plan_parts(recipe, planned, free_bytes, cached))
 
 
 @cocktail.command()

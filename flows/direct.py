@@ -11,7 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from flows.run import evaluation_pairs, general_model, keep_usable, settings_of, settle_candidates
+from flows.run import (
+    evaluation_pairs,
+    general_model,
+    keep_usable,
+    settings_of,
+    settle_candidates,
+    stored_evaluations,
+)
 from tasks.cache import ResultCache
 from tasks.devices import open_devices
 from tasks.download.candidate import download_checkpoint
@@ -157,6 +164,25 @@ def resolve_models(
     if problems:
         raise PreflightError(problems)
     return models, data.evaluation
+
+
+def count_cached(recipe: Recipe, planned: Plan, cache: ResultCache) -> dict[str, tuple[int, int]]:
+    """How many results need not be computed, of how many: scores, and evaluations of what there is before the merge."""
+    from tasks.evaluate.model import is_evaluated
+    from tasks.score.candidate import is_scored
+
+    examples = planned.examples
+    scored = [
+        is_scored(candidate, examples, recipe.model_type, recipe.score, cache)
+        for candidate in planned.candidates
+        if examples is not None
+    ]
+    models = [planned.base, *planned.rivals, *planned.candidates]
+    pairs = zip(
+        *evaluation_pairs(recipe, planned.evaluation_data, models, stored_evaluations(recipe, planned)), strict=True
+    )
+    evaluated = [is_evaluated(*pair, recipe.score, cache) for pair in pairs]
+    return {"scores": (sum(scored), len(scored)), "evaluations": (sum(evaluated), len(evaluated))}
 
 
 def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | BaseException]:

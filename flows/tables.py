@@ -58,13 +58,16 @@ def evaluations_table(evaluations: Sequence[Evaluation]) -> RenderableType:
     return _evaluation_table(summarise_evaluations(evaluations), "Evaluation")
 
 
-def plan_parts(recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int]) -> list[RenderableType]:
+def plan_parts(
+    recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int], cached: Mapping[str, tuple[int, int]]
+) -> list[RenderableType]:
     """What a refresh would do, before any weight is read: who takes part, and what it takes.
 
     Args:
         recipe: What was planned.
         plan: What was found.
         free_bytes: Place that is written to, to the bytes that are free there.
+        cached: What is computed before the merge, to how many results are known already, of how many.
     """
     models = _table(f"Plan of {recipe.name}: {recipe.weigh.strategy} weights, {recipe.merge.method} merge")
     for column in ("model", "role", "size", "distance", "from"):
@@ -84,17 +87,20 @@ def plan_parts(recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int]) -> lis
     costs = Table.grid(padding=(0, 2))
     costs.add_column(no_wrap=True)
     costs.add_column(overflow="fold")
-    for name, value in _plan_rows(recipe, plan, free_bytes):
+    for name, value in _plan_rows(recipe, plan, free_bytes, cached):
         costs.add_row(name, value)
     return [models, costs]
 
 
-def _plan_rows(recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int]) -> list[tuple[str, str]]:
+def _plan_rows(
+    recipe: Recipe, plan: Plan, free_bytes: Mapping[str, int], cached: Mapping[str, tuple[int, int]]
+) -> list[tuple[str, str]]:
     evaluation = (f"{name} ({data.n} examples)" for name, data in plan.evaluation_data.items())
     destinations = recipe.publish.to if recipe.publish else []
     return [
         ("examples", str(plan.examples.n) if plan.examples else "none needed"),
         ("evaluation", ", ".join(evaluation) or "none"),
+        ("cached", ", ".join(f"{known} of {total} {name}" for name, (known, total) in cached.items())),
         ("reads", _exact_size(plan.bytes_to_read)),
         ("writes", _exact_size(plan.bytes_to_write)),
         ("memory", f"{_size(plan.memory_bytes)} per worker for weights; activations come on top"),

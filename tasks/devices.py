@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
 from tasks.errors import DeviceError, RecipeError
-from tasks.leases import lock_file_of, take_lease, usable_lock_folder
-from tasks.worker_process import ReportProgress, WorkerProcess
+from tasks.workers.leases import lock_file_of, take_lease, usable_lock_folder
+from tasks.workers.process import ReportProgress, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def call_on_device(
         function: A module's own function. In a worker it sees one device: its first argument is `cuda:0` or `cpu`.
         arguments: Small and picklable: paths and numbers, not tensors.
         timeout_seconds: Limit from the moment a device was free; then the worker is killed.
-        report_progress: Called here as `(done, total)` when the function calls `tasks.worker.report_progress`.
+        report_progress: Called here as `(done, total)` when the function calls `tasks.workers.main.report_progress`.
         lock_folder: See `open_devices`.
 
     Raises:

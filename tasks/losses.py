@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tasks.answers import tokenise_answers
-from tasks.batches import token_batches
-from tasks.embedding import embed
 from tasks.errors import ExampleDataError, NonFiniteError
 from tasks.resident import ResidentDecoder
-from tasks.worker import report_progress
+from tasks.texts.answers import tokenise_answers
+from tasks.texts.batches import token_batches
+from tasks.texts.embedding import embed
+from tasks.workers.main import report_progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,7 +47,7 @@ class AnswerLikelihood:
 def answer_likelihoods(
     decoder: ResidentDecoder, prompts: Sequence[str], answers: Sequence[str], *, batch_tokens: int, max_length: int
 ) -> list[AnswerLikelihood]:
-    """How likely the decoder finds each answer after its prompt; see `tasks.answers` for where answers begin.
+    """How likely the decoder finds each answer after its prompt; see `tasks.texts.answers` for where answers begin.
 
     Answers that share all tokens but the last, such as labels of one token after the same prompt, share one
     computation.
@@ -167,7 +167,7 @@ def check_finite(values: Sequence[float]) -> None:
 def _batch_log_likelihoods(
     decoder: ResidentDecoder, labels_of: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]]
 ) -> list[float]:
-    """Log-likelihood of every sequence of labels, context by context; see `tasks.answers.TokenisedAnswer`."""
+    """Log-likelihood of every sequence of labels, context by context; see `tasks.texts.answers.TokenisedAnswer`."""
     contexts = list(labels_of)
     longest = {context: max(map(len, labels_of[context])) for context in contexts}
     input_ids = torch.zeros(len(contexts), max(map(len, contexts)), dtype=torch.long)

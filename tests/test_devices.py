@@ -18,9 +18,9 @@ import pytest
 import tasks.devices
 from tasks.devices import call_on_device, open_devices, resolve_devices
 from tasks.errors import DeviceError, RecipeError, WorkerDiedError, WorkerTimeoutError, is_transient
-from tasks.leases import lock_file_of, take_lease, usable_lock_folder
-from tasks.worker import report_progress
-from tasks.worker_process import worker_environment
+from tasks.workers.leases import lock_file_of, take_lease, usable_lock_folder
+from tasks.workers.main import report_progress
+from tasks.workers.process import worker_environment
 
 HELPERS = Path(__file__).parent / "helpers"
 CPU = ["cpu:0"]

@@ -9,11 +9,11 @@ from tiny_models import VOCABULARY, WORDS, save_decoder, save_encoder
 
 import tasks.losses
 import tasks.resident
-from tasks.batches import token_batches
-from tasks.embedding import embed
 from tasks.errors import ExampleDataError, NonFiniteError
 from tasks.losses import answer_likelihoods, check_finite, decoder_losses, encoder_losses
 from tasks.resident import ResidentDecoder, resident_decoder, resident_encoder
+from tasks.texts.batches import token_batches
+from tasks.texts.embedding import embed
 
 LIMITS = {"batch_tokens": 64, "max_length": 32}
 

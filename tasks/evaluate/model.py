@@ -65,15 +65,7 @@ def evaluate_model(
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
     kind = KINDS[task.kind]
-    key = {
-        "engine": ENGINE_VERSION,
-        "model": checkpoint.digest,
-        "data": data.sha256,
-        "kind": task.kind,
-        "metric": kind.metric,
-        "dtype": settings.dtype,
-        "max_length": settings.max_length,
-    }
+    key = _cache_key(checkpoint, task, data, settings)
     entry = cache.get("evaluation", key)
     if entry is not None:
         values, seconds = entry["values"], entry["seconds"]
@@ -98,6 +90,13 @@ def evaluate_model(
     return evaluation
 
 
+def is_evaluated(
+    checkpoint: Checkpoint, task: EvaluationTask, data: ExampleSet, settings: ScoreSettings, cache: ResultCache
+) -> bool:
+    """Whether `evaluate_model` would find its result in the cache."""
+    return cache.get("evaluation", _cache_key(checkpoint, task, data, settings)) is not None
+
+
 def measure(
     device: str,
     kind: str,
@@ -112,6 +111,21 @@ def measure(
     start = time.perf_counter()
     values = KINDS[kind].measure(device, folder, data_path, data_sha256, max_length, dtype, batch_tokens)
     return values, time.perf_counter() - start
+
+
+def _cache_key(
+    checkpoint: Checkpoint, task: EvaluationTask, data: ExampleSet, settings: ScoreSettings
+) -> dict[str, object]:
+    """Content and what changes values; names, paths, batch size and devices do not."""
+    return {
+        "engine": ENGINE_VERSION,
+        "model": checkpoint.digest,
+        "data": data.sha256,
+        "kind": task.kind,
+        "metric": KINDS[task.kind].metric,
+        "dtype": settings.dtype,
+        "max_length": settings.max_length,
+    }
 
 
 def _call_worker(

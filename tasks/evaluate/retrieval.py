@@ -47,8 +47,8 @@ def retrieve(
         ExampleDataError: the data is damaged or not what was planned with.
         NonFiniteError: embeddings are NaN or infinite, or the same for every text.
     """
-    from tasks.embedding import embed
     from tasks.resident import resident_encoder
+    from tasks.texts.embedding import embed
 
     data = read_beir(Path(data_path))
     if digest_beir(data) != data_sha256:

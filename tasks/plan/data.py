@@ -8,7 +8,6 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tasks.answers import tokenise_answers
 from tasks.cache import ResultCache
 from tasks.data.beir import describe_beir, read_beir
 from tasks.data.examples import RowKind, check_rows, describe_examples, read_rows, row_text
@@ -19,6 +18,7 @@ from tasks.plan.resolve import resolve_path
 from tasks.recipe import Recipe
 from tasks.records import ExampleSet
 from tasks.settings import EvaluationTask
+from tasks.texts.answers import tokenise_answers
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -44,15 +44,7 @@ def score_candidate(
         CheckpointError: the model cannot be loaded.
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
-    key = {
-        "engine": ENGINE_VERSION,
-        "model": checkpoint.digest,
-        "examples": examples.sha256,
-        "model_type": model_type,
-        "loss": settings.loss,
-        "dtype": settings.dtype,
-        "max_length": settings.max_length,
-    }
+    key = _cache_key(checkpoint, examples, model_type, settings)
     entry = cache.get("score", key)
     is_cached = entry is not None
     if entry is None:
@@ -65,6 +57,13 @@ def score_candidate(
         "cached" if is_cached else f"{score.seconds:.1f} s",
     )  # fmt: skip
     return score
+
+
+def is_scored(
+    checkpoint: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings, cache: ResultCache
+) -> bool:
+    """Whether `score_candidate` would find its result in the cache."""
+    return cache.get("score", _cache_key(checkpoint, examples, model_type, settings)) is not None
 
 
 def compute_losses(
@@ -96,6 +95,21 @@ def compute_losses(
     except ExampleDataError as error:
         raise ExampleDataError(f"{examples_path}: {error}") from error
     return {"losses": losses, "n_tokens": n_tokens, "seconds": time.perf_counter() - start}
+
+
+def _cache_key(
+    checkpoint: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings
+) -> dict[str, object]:
+    """Content and what changes losses; names, paths, batch size and devices do not."""
+    return {
+        "engine": ENGINE_VERSION,
+        "model": checkpoint.digest,
+        "examples": examples.sha256,
+        "model_type": model_type,
+        "loss": settings.loss,
+        "dtype": settings.dtype,
+        "max_length": settings.max_length,
+    }
 
 
 def _call_worker(

@@ -16,7 +16,7 @@ from tasks.data.examples import describe_examples, read_rows
 from tasks.digests import hash_file
 from tasks.errors import NonFiniteError
 from tasks.evaluate import model
-from tasks.evaluate.model import evaluate_model
+from tasks.evaluate.model import evaluate_model, is_evaluated
 from tasks.records import Checkpoint, ExampleSet
 from tasks.settings import EvaluationTask, ScoreSettings
 
@@ -76,9 +76,11 @@ def test_equal_content_is_measured_once_whatever_it_is_called(
     checkpoint: Checkpoint, data: ExampleSet, calls: list[Any], tmp_path: Path
 ):
     cache = ResultCache(tmp_path / "cache")
+    assert not is_evaluated(checkpoint, TASK, data, SETTINGS, cache)
     first = evaluate_model(checkpoint, TASK, data, SETTINGS, cache)
     renamed = Checkpoint("champion", "release:x@y", "v1", "file:///elsewhere", checkpoint.files)
     other_batches = SETTINGS.model_copy(update={"batch_tokens": 7, "devices": "auto", "timeout_seconds": 1.0})
+    assert is_evaluated(renamed, TASK, data, other_batches, cache)
     second = evaluate_model(renamed, TASK.model_copy(update={"name": "again"}), data, other_batches, cache)
     assert len(calls) == 1
     assert (second.values, second.seconds, second.cached) == (first.values, first.seconds, True)

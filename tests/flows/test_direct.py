@@ -10,6 +10,7 @@ import pytest
 from flows import direct
 from tasks.cache import open_cache
 from tasks.errors import CheckpointError, NonFiniteError, PreflightError, RecipeError
+from tasks.plan.plan import plan_refresh
 from tasks.records import Checkpoint, Score
 from tasks.settings import CacheSettings
 from tests.flows.conftest import read
@@ -99,3 +100,14 @@ def test_models_to_evaluate_are_resolved_once_and_bad_ones_listed_together(
     assert len(caught.value.problems) == 2
     with pytest.raises(RecipeError, match="evaluate: the recipe names no evaluation tasks"):
         direct.resolve_models(recipe.model_copy(update={"evaluate": []}), [base], open_cache(cache))
+
+
+def test_what_is_cached_is_counted_of_what_there_is_before_the_merge(content: dict[str, Any], tmp_path: Path):
+    cache = open_cache(CacheSettings(folder=str(tmp_path / "cache")))
+    recipe = read(content)
+    planned = plan_refresh(recipe, cache)
+    # Three candidates, of which one is the base; two evaluation tasks.
+    assert direct.count_cached(recipe, planned, cache) == {"scores": (0, 3), "evaluations": (0, 6)}
+    uniform = read(content | {"weigh": {"strategy": "uniform"}, "evaluate": [], "gate": {"rules": []}})
+    planned = plan_refresh(uniform, cache)
+    assert direct.count_cached(uniform, planned, cache) == {"scores": (0, 0), "evaluations": (0, 0)}

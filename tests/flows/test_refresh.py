@@ -243,7 +243,7 @@ def device_workers() -> list[int]:
             command = (folder / "cmdline").read_bytes().decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == os.getpid() and "tasks.worker" in command:
+        if parent == os.getpid() and "tasks.workers.main" in command:
             found.append(int(folder.name))
     return found
 

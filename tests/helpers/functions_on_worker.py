@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.worker import report_progress
+from tasks.workers.main import report_progress
 
 
 def echo(device, *arguments):

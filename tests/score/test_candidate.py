@@ -19,7 +19,7 @@ from tasks.digests import hash_file
 from tasks.errors import ExampleDataError, NonFiniteError
 from tasks.losses import decoder_losses, encoder_losses
 from tasks.resident import resident_decoder, resident_encoder
-from tasks.score.candidate import score_candidate
+from tasks.score.candidate import is_scored, score_candidate
 from tasks.settings import ScoreSettings
 
 ANSWERS = [{"input": "question a", "output": "yes no"}, {"input": "topic b", "output": "no"}]
@@ -99,10 +99,12 @@ def test_a_worker_process_scores_candidates_as_this_process_does(tmp_path, cache
 
 
 def test_what_was_scored_before_is_not_computed_again(tmp_path, cache, law, examples, in_process):
+    assert not is_scored(law, examples, "decoder", SETTINGS, cache)
     first = score_candidate(law, examples, "decoder", SETTINGS, cache)
     # The same content under another name and path, in other batches, on other devices.
     moved = describe((tmp_path / "law").rename(tmp_path / "moved"), "other")
     settings = SETTINGS.model_copy(update={"batch_tokens": 9, "devices": ["cpu:1"], "timeout_seconds": 5.0})
+    assert is_scored(moved, examples, "decoder", settings, cache)
     second = score_candidate(moved, examples, "decoder", settings, cache)
     assert len(in_process) == 1
     assert (second.candidate, second.losses, second.seconds) == ("other", first.losses, first.seconds)

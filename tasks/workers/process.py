@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tasks.errors import DeviceError, WorkerDiedError, WorkerTimeoutError
-from tasks.leases import visible_gpu
-from tasks.worker import EXIT_DEVICE_FAULT
+from tasks.workers.leases import visible_gpu
+from tasks.workers.main import EXIT_DEVICE_FAULT
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class WorkerProcess:
         self._abandoned = False
         ours, theirs = socket.socketpair()
         # -P: the working directory may hold another package that is named `tasks`.
-        command = [sys.executable, "-P", "-m", "tasks.worker"]
+        command = [sys.executable, "-P", "-m", "tasks.workers.main"]
         numbers = [theirs.fileno(), lease_fd, os.getpid()]
         with theirs:
             try:

@@ -5,8 +5,8 @@ import logging
 import pytest
 from tiny_models import VOCABULARY, word_tokenizer
 
-from tasks.answers import join_answer, tokenise_answers
 from tasks.errors import ExampleDataError
+from tasks.texts.answers import join_answer, tokenise_answers
 
 
 def ids(*tokens):

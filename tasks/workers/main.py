@@ -1,11 +1,8 @@
 """The worker process of one device: it calls functions there, one after the other, and tells its parent all about it.
 
-`tasks.worker_process` starts it as `python -m tasks.worker` and is the other end of the connection. It is no fork and
-does not import the parent's main module, so a plain script, a notebook and Prefect's engine can all start it. Nothing
-heavy is imported before a function needs it; what a function loads stays for the next one.
-
-Messages to the worker: `("call", "module:name", arguments, log level)`. Messages from it: `("log", record)` and
-`("progress", done, total)`, then one of `("result", value)` and `("error", exception, traceback)`.
+`tasks.workers.process` starts it as `python -m tasks.workers.main` and is the other end of the connection. It is no
+fork and does not import the parent's main module, so a plain script, a notebook and Prefect's engine can all start it.
+Nothing heavy is imported before a function needs it; what a function loads stays for the next one.
 """
 
 import importlib
@@ -152,6 +149,6 @@ class _LogForwarder(logging.handlers.QueueHandler):
 
 if __name__ == "__main__":
     # The module that functions import is another object than `__main__`, with its own `_line`; serve from that one.
-    from tasks.worker import serve as serve_here
+    from tasks.workers.main import serve as serve_here
 
     serve_here(*map(int, sys.argv[1:]))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from tasks.batches import token_batches
-from tasks.worker import report_progress
+from tasks.texts.batches import token_batches
+from tasks.workers.main import report_progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
