@@ -14,8 +14,8 @@ from typing import Any, cast
 import click
 
 from flows import cli_releases
-from flows.console import EXIT_FAILED, EXIT_USAGE, Console, fail_clearly, set_up_logging
-from flows.parameters import Request, cache_command, json_option, output_option, recipe_command
+from flows.terminal.console import EXIT_FAILED, EXIT_USAGE, Console, fail_clearly, set_up_logging
+from flows.terminal.parameters import Request, cache_command, json_option, output_option, recipe_command
 from tasks.settings import CacheSettings
 
 EXIT_REJECTED = 3
@@ -97,7 +97,7 @@ def plan(request: Request) -> None:
     once. Nothing is written outside the cache.
     """
     from flows import direct
-    from flows.tables import plan_parts
+    from flows.terminal.tables import plan_parts
     from tasks.plan.plan import plan_refresh
     from tasks.records import to_json
 
@@ -113,7 +113,7 @@ def plan(request: Request) -> None:
 def score(request: Request) -> None:
     """Measure the candidates' losses on the examples, and the weights that follow."""
     from flows import direct
-    from flows.tables import weights_json, weights_table
+    from flows.terminal.tables import weights_json, weights_table
 
     recipe, cache = request.read_recipe(), request.open_cache()
     planned, candidates = direct.prepare(recipe, cache)
@@ -128,7 +128,7 @@ def score(request: Request) -> None:
 def merge(request: Request, output: Path) -> None:
     """Weigh and merge only, into a folder."""
     from flows import direct
-    from flows.tables import weights_json, weights_table
+    from flows.terminal.tables import weights_json, weights_table
     from tasks.records import to_json
 
     recipe, cache = request.read_recipe(), request.open_cache()
@@ -149,7 +149,7 @@ def evaluate(request: Request, models: tuple[str, ...]) -> None:
     A MODEL is a path that begins with / or ./, or release:DEST@version-or-alias.
     """
     from flows import direct
-    from flows.tables import evaluations_json, evaluations_table
+    from flows.terminal.tables import evaluations_json, evaluations_table
 
     recipe, cache = request.read_recipe(), request.open_cache()
     checkpoints, data = direct.resolve_models(recipe, models, cache)
@@ -195,8 +195,8 @@ def demo(output: Path, family: str, as_json: bool, cache: CacheSettings) -> None
 def _refresh(console: Console, recipe: Any, cache: CacheSettings, *, force: bool, dry_run: bool) -> None:
     """Run the flow, print its result, and leave with the code that says how it ended."""
     from flows.run import check_destination
-    from flows.server import prepare_prefect
-    from flows.tables import refresh_parts
+    from flows.terminal.server import prepare_prefect
+    from flows.terminal.tables import refresh_parts
     from tasks.cache import open_cache
     from tasks.plan.plan import plan_refresh
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from flows.console import EXIT_FAILED, Console
-from flows.parameters import json_option, name_argument, release_argument
+from flows.terminal.console import EXIT_FAILED, Console
+from flows.terminal.parameters import json_option, name_argument, release_argument
 
 DEFAULT_ALIAS = "champion"
 
@@ -31,7 +31,7 @@ def releases(address: Any, as_json: bool) -> None:
     ./releases/assistant.
     """
     from flows.registry import list_releases, open_existing
-    from flows.tables import releases_parts
+    from flows.terminal.tables import releases_parts
 
     registry = open_existing(address)
     rows = list_releases(registry)
@@ -67,7 +67,7 @@ def explain(address: Any, as_json: bool) -> None:
     VERSION is a version or an alias; left out, all that was ever decided under this name is told.
     """
     from flows.registry import explain_release, open_existing
-    from flows.tables import explanation_parts
+    from flows.terminal.tables import explanation_parts
 
     explanation = explain_release(open_existing(address), address.revision)
     Console(as_json).result(explanation, *explanation_parts(explanation))

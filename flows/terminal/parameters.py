@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flows.console import Console
+from flows.terminal.console import Console
 from tasks.cache import ResultCache, default_cache_folder, open_cache
 from tasks.errors import StoreError
 from tasks.recipe import Recipe

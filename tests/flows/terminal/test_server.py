@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-import flows.server as module
-from flows.server import prepare_prefect
+import flows.terminal.server as module
+from flows.terminal.server import prepare_prefect
 from tasks.errors import CocktailError, RecipeError
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from flows.tables import _size, evaluations_json, evaluations_table, refresh_parts, weights_json, weights_table
+from flows.terminal.tables import _size, evaluations_json, evaluations_table, refresh_parts, weights_json, weights_table
 from tasks.records import Evaluation, MergeWeights, Score, Trust
 
 

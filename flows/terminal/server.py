@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from flows.console import PROJECT_LOGGERS
+from flows.terminal.console import PROJECT_LOGGERS
 from tasks.errors import CocktailError
 
 logger = logging.getLogger(__name__)

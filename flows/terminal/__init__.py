@@ -1,0 +1,1 @@
+"""What a person at the terminal types and sees: options, tables, progress, errors as sentences."""
