@@ -93,9 +93,9 @@ def result_of(
 
 
 def describe_release(release: Release, alias: str) -> str:
-    """One sentence: where the version is and whether it is live."""
+    """One sentence: what was released and whether it is live."""
     state = f"{alias} points at it" if release.promoted else f"not live: `cocktail promote` moves {alias} to it"
-    return f"released {release.version} to {', '.join(release.uris)}; {state}"
+    return f"released {release.version}; {state}"
 
 
 def end(result: RefreshResult) -> State[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tasks.recipe import Recipe
 from tasks.records import Evaluation, MergeWeights, Plan, Score, to_json
+from tasks.references import local_path
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
 _BAR_CELLS = 20
@@ -121,8 +122,10 @@ def refresh_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         parts.append(_evaluation_table(result["evaluation"], "Before and after"))
     reasons = result["gate"].get("reasons", []) if result["gate"] else []
     parts += [f"gate: {reason}" for reason in reasons]
-    parts.append(Text.assemble((result["status"], "bold"), f": {result['message']}"))
-    parts += [f"release: {uri}" for uri in result["release"]]
+    # The gate's reasons, which are the message then, stand above already.
+    message = "nothing was released" if result["status"] == "rejected" else result["message"]
+    parts.append(Text.assemble((result["status"], "bold"), f": {message}"))
+    parts += [f"release: {local_path(uri) if uri.startswith('file:') else uri}" for uri in result["release"]]
     if result["seconds"]:
         parts.append("seconds: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items()))
     return parts

@@ -101,7 +101,8 @@ def test_plan_tells_who_takes_part_and_what_it_costs_and_cuts_nothing(run: Run, 
     assert next(line for line in lines if "│ clinc" in line).split()[3] == "target"
     assert next(line for line in lines if "│ base" in line).split()[5:7] == ["MB", "│"]
     assert [line.split()[0] for line in lines if line and line[0].isalpha()] == [
-        "Plan", "distance:", "examples", "evaluation", "reads", "writes", "memory", "free", "free", "releases",
+        "Plan", "distance:", "examples", "evaluation", "cached", "reads", "writes", "memory", "free", "free",
+            "releases",
         "champion", "fingerprint",
     ]  # fmt: skip
     folded = "".join(cell.strip() for line in lines if line.startswith("│") for cell in [line.split("│")[-2]])

@@ -81,7 +81,7 @@ def test_a_refresh_ends_with_its_status_and_where_the_release_is():
     assert [line.strip() for line in lines] == [
         "gate: law: passed",
         "published: released v1 [see log]",
-        "release: file:///r/v1",
+        "release: /r/v1",
         "seconds: merge 1.2",
     ]
 
