@@ -15,11 +15,13 @@ from flows.artifacts import show_card, show_evaluations, show_gate, show_plan, s
 from flows.outcome import describe_release, end, find_past_decision, result_of
 from flows.run import (
     StepClock,
+    catch_up_mirrors,
     check_destination,
     evaluation_pairs,
     general_model,
     keep_usable,
     report_of,
+    rivals_to_measure,
     settings_of,
     settle_candidates,
     stored_evaluations,
@@ -60,6 +62,8 @@ def refresh(
         planned = plan(recipe, cache)
         show_plan(recipe, planned)
     if not force and (decided := find_past_decision(recipe, planned)):
+        if not dry_run:
+            catch_up_mirrors(recipe, planned)
         return end(decided)
 
     with clock.step("download"):
@@ -85,7 +89,8 @@ def refresh(
 
         with clock.step("evaluate"), open_devices(recipe.score.devices):
             stored = stored_evaluations(recipe, planned)
-            models = [merged.checkpoint, base, *planned.rivals, *candidates]
+            rivals = download.map(rivals_to_measure(recipe, planned, stored), common).result()
+            models = [merged.checkpoint, base, *rivals, *candidates]
             pairs = evaluation_pairs(recipe, planned.evaluation_data, models, stored)
             evaluations = [*stored, *evaluate.map(*pairs, unmapped(recipe.score), common).result()]
             show_evaluations(recipe, evaluations)

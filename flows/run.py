@@ -13,7 +13,9 @@ from typing import TypeVar
 
 from tasks.cache import ResultCache
 from tasks.errors import RecipeError
+from tasks.evaluate.model import measuring_conditions
 from tasks.plan.fingerprints import with_fingerprints
+from tasks.publish.mirrors import complete_mirrors
 from tasks.recipe import Recipe
 from tasks.records import (
     Checkpoint,
@@ -116,6 +118,13 @@ def general_model(recipe: Recipe) -> str | None:
     return general.name if general else None
 
 
+def catch_up_mirrors(recipe: Recipe, planned: Plan) -> None:
+    """Bring destinations that are new or lag behind up to what is live, on a night that releases nothing."""
+    if recipe.publish is not None and recipe.publish.to[1:] and planned.champion_version is not None:
+        registry = open_registry(recipe.publish.to[0], recipe.name)
+        complete_mirrors(registry, recipe.publish, planned.champion_version)
+
+
 @contextmanager
 def work_folder(cache: ResultCache) -> Generator[Path]:
     """A folder of this run alone for the merged model, on its way to a release.
@@ -127,7 +136,7 @@ def work_folder(cache: ResultCache) -> Generator[Path]:
 
 
 def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:
-    """What the champion's release says of it, for the tasks whose data is still the same; so it is not run again."""
+    """What the champion's release says of it, where data and conditions are still the same; so it is not run again."""
     if recipe.publish is None or planned.champion_version is None:
         return []
     registry = open_registry(recipe.publish.to[0], recipe.name)
@@ -137,7 +146,15 @@ def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:
         if evaluation.model == "merged"
         and evaluation.task in planned.evaluation_data
         and evaluation.data_sha256 == planned.evaluation_data[evaluation.task].sha256
+        and evaluation.conditions == measuring_conditions(recipe.score)
     ]
+
+
+def rivals_to_measure(recipe: Recipe, planned: Plan, stored: Sequence[Evaluation]) -> list[Checkpoint]:
+    """Releases of which not every task is stored: their files are read, and so must be proven first."""
+    known = {(evaluation.model, evaluation.task) for evaluation in stored}
+    tasks = [task.name for task in recipe.evaluate]
+    return [rival for rival in planned.rivals if any((rival.name, task) not in known for task in tasks)]
 
 
 def evaluation_pairs(

@@ -146,6 +146,8 @@ class Evaluation:
     data_sha256: str
     seconds: float
     cached: bool = False
+    conditions: str = ""
+    """What else decides the values, such as precision and length; equal for values that may be compared."""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -81,6 +81,7 @@ def evaluate_model(
         data_sha256=data.sha256,
         seconds=seconds,
         cached=entry is not None,
+        conditions=measuring_conditions(settings),
     )
     logger.info(
         "evaluated %s on %s: %s %.4f +- %.4f over %d examples (%s)",
@@ -95,6 +96,11 @@ def is_evaluated(
 ) -> bool:
     """Whether `evaluate_model` would find its result in the cache."""
     return cache.get("evaluation", _cache_key(checkpoint, task, data, settings)) is not None
+
+
+def measuring_conditions(settings: ScoreSettings) -> str:
+    """What decides values besides model, data and kind: values of two nights compare only where it is equal."""
+    return f"engine {ENGINE_VERSION}, {settings.dtype}, at most {settings.max_length} tokens"
 
 
 def measure(

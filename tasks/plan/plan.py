@@ -63,6 +63,8 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.problems += _place_problems(recipe, work_folder, bytes_to_write)
     for warning in found.warnings:
         logger.warning("plan: %s", warning)
+    for reason in survey.left_out.values():
+        logger.warning("plan: left out, as it is optional: %s", reason)
     if found.problems or survey.base is None:
         raise PreflightError(found.problems)
     models = [survey.base, *survey.candidates.values()]

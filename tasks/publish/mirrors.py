@@ -28,7 +28,7 @@ def complete_mirrors(truth: Registry, settings: PublishSettings, version: str) -
             _complete(truth, mirror, settings, version)
             uris.append(mirror.store.uri(mirror.version_path(version)))
         except (StoreError, ReleaseError) as error:
-            logger.warning("publish: %s lags behind; the next release will complete it: %s", destination, error)
+            logger.warning("publish: %s lags behind; the next run will complete it: %s", destination, error)
     return tuple(uris)
 
 

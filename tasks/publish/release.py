@@ -54,7 +54,7 @@ def publish_release(report: RefreshReport, settings: PublishSettings, *, now: da
         ReleaseError: the gate has not passed, or a standing release of this model is damaged beyond completion.
         AliasConflictError: the alias was moved since this run was planned, so the gate compared with the wrong model.
         StoreError: the destination cannot be written. Those after the first only cause a warning; they are completed
-            by the next release.
+            by the next run.
     """
     if not report.gate.passed:
         raise ReleaseError(f"the gate said no, so there is nothing to release: {'; '.join(report.gate.reasons)}")

@@ -184,7 +184,7 @@ def decode_evaluation(data: bytes, where: str) -> Evaluation:
         header, *values = _lines(data)
         if len(values) != header["n"]:
             raise ValueError(f"expected {header['n']} values, found {len(values)}")
-        known = {key: header[key] for key in _EVALUATION_KEYS}
+        known = {key: header[key] for key in _EVALUATION_KEYS if key != "conditions" or key in header}
         return from_json(Evaluation, known | {"values": values, "seconds": 0.0, "cached": True})
     except (KeyError, TypeError, ValueError) as error:
         raise ReleaseError(f"{where}: this is no evaluation file: {error}") from error
@@ -196,4 +196,4 @@ def _lines(data: bytes) -> Iterator[Any]:
 
 _FILES = TypeAdapter(dict[str, FileDigest])
 _ALIAS_KEYS = ("version", "manifest_sha256", "promoted_at", "promoted_by", "reason", "history", "blocked")
-_EVALUATION_KEYS = ("schema_version", "task", "model", "metric", "higher_is_better", "data_sha256")
+_EVALUATION_KEYS = ("schema_version", "task", "model", "metric", "higher_is_better", "data_sha256", "conditions")

@@ -127,8 +127,8 @@ def find_predecessor(registry: Registry, state: AliasState) -> str | None:
 def is_settled(registry: Registry, decision: Decision, settings: PublishSettings) -> bool:
     """Whether a night that asks the same question again can end with this decision at once.
 
-    It cannot where the alias would move now though it did not then: the version was unblocked since, or the recipe
-    now says `promote: auto`.
+    It cannot where the alias would move now though it did not then: the version was unblocked since, the recipe now
+    says `promote: auto`, or it now names an alias under which the version never was live.
     """
     if decision.status == "rejected" or settings.promote == "manual" or registry.is_blocked(decision.model_fingerprint):
         return True
@@ -136,7 +136,7 @@ def is_settled(registry: Registry, decision: Decision, settings: PublishSettings
         return False
     state = registry.read_alias(settings.alias)
     actions = [event.action for event in state.history if event.version == decision.version] if state else []
-    return actions[-1:] != ["unblock"]
+    return bool(actions) and actions[-1] != "unblock"
 
 
 def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> list[str]:

@@ -30,7 +30,7 @@ from flows.rollback import promote, rollback
 from tasks.cache import open_cache
 from tasks.data.examples import read_rows
 from tasks.devices import open_devices
-from tasks.errors import NonFiniteError
+from tasks.errors import InputError, NonFiniteError
 from tasks.plan.plan import plan_refresh
 from tasks.recipe import Recipe
 from tasks.registry.promotion import unblock
@@ -160,6 +160,38 @@ def test_what_was_rolled_back_does_not_come_back_until_it_is_unblocked(content: 
     assert promote(destination, second["version"], "approved") == second["version"]
     actions = [event.action for event in registry.read_alias("champion").history]
     assert actions[-3:] == ["rollback", "unblock", "promote"]
+
+
+def test_a_new_destination_and_a_new_alias_are_served_though_the_model_is_the_same(
+    content: dict[str, Any], cache: CacheSettings, tmp_path: Path
+):
+    _, first = run(read(content), cache)
+    content["publish"]["to"].append(str(tmp_path / "copy"))
+    _, dry = run(read(content), cache, dry_run=True)
+    assert dry["status"] == "unchanged" and not (tmp_path / "copy").exists()
+    _, again = run(read(content), cache)
+    copy = open_registry(str(tmp_path / "copy"), "assistant")
+    assert again["status"] == "unchanged" and copy.resolve("champion") == first["version"]
+    assert verify_release(copy, "champion") == []
+
+    content["publish"]["alias"] = "canary"
+    _, canary = run(read(content), cache)
+    assert canary["status"] == "published" and canary["version"] == first["version"]
+    assert copy.resolve("canary") == first["version"]
+
+
+def test_a_release_that_rotted_on_its_disk_is_not_what_the_gate_compares_with(
+    content: dict[str, Any], cache: CacheSettings
+):
+    _, first = run(read(content), cache)
+    registry = open_registry(content["publish"]["to"][0], "assistant")
+    weights = registry.checkpoint(first["version"], "release").folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2] + b"\0\0")
+    anchor = f"release:{registry.location}@champion"
+    content["name"] = "other"
+    content["gate"] = {"rules": [{"task": "clinc", "against": anchor, "max_regression": 0.1}]}
+    with pytest.raises(InputError, match=r"model\.safetensors: planned sha256"):
+        refresh(read(content), cache=cache)
 
 
 def test_a_dry_run_measures_everything_and_writes_nothing(recipe: Recipe, cache: CacheSettings, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from flows.run import (
     evaluation_pairs,
     general_model,
     keep_usable,
+    rivals_to_measure,
     settings_of,
     settle_candidates,
     stored_evaluations,
@@ -18,9 +20,11 @@ from flows.run import (
 )
 from tasks.cache import ResultCache
 from tasks.errors import CheckpointError, RecipeError
+from tasks.evaluate.model import measuring_conditions
 from tasks.plan.fingerprints import with_fingerprints
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Evaluation, ExampleSet, FileDigest, Plan
+from tasks.settings import PublishSettings
 
 
 def checkpoint(name: str, content: str = "") -> Checkpoint:
@@ -100,9 +104,35 @@ def test_what_the_champions_release_already_says_is_not_measured_again():
     assert [(model.name, task.name) for model, task in zip(checkpoints, tasks, strict=True)] == [("champion", "b")]
 
 
+def test_releases_are_measured_unless_all_is_stored():
+    stored = [Evaluation(task, "champion", "accuracy", True, (1.0,), task * 64, 0.0) for task in ("a", "b")]
+    anchor = PLAN.anchors[0]
+    assert rivals_to_measure(RECIPE, PLAN, stored) == [anchor]
+    assert rivals_to_measure(RECIPE, PLAN, stored[:1]) == [PLAN.champion, anchor]
+    assert rivals_to_measure(RECIPE.model_copy(update={"evaluate": []}), PLAN, []) == []
+
+
 def test_without_a_release_nothing_is_stored():
     assert stored_evaluations(RECIPE, PLAN) == []
     assert stored_evaluations(RECIPE, dataclasses.replace(PLAN, champion_version=None)) == []
+
+
+def test_what_the_champions_release_says_counts_only_for_the_same_data_and_conditions(monkeypatch: pytest.MonkeyPatch):
+    conditions = measuring_conditions(RECIPE.score)
+    right = Evaluation("a", "merged", "accuracy", True, (1.0,), "a" * 64, 0.0, conditions=conditions)
+    stored = (
+        right,
+        dataclasses.replace(right, model="law"),
+        dataclasses.replace(right, task="b"),  # The data of b has another digest.
+        dataclasses.replace(right, task="gone"),
+    )
+    registry = SimpleNamespace(evaluations=lambda version: stored)
+    monkeypatch.setattr("flows.run.open_registry", lambda destination, name: registry)
+    recipe = RECIPE.model_copy(update={"publish": PublishSettings.model_validate({"to": ["/r"]})})
+    assert stored_evaluations(recipe, PLAN) == [dataclasses.replace(right, model="champion", cached=True)]
+    for change in ({"dtype": "bfloat16"}, {"max_length": 64}):
+        other = recipe.model_copy(update={"score": recipe.score.model_copy(update=change)})
+        assert stored_evaluations(other, PLAN) == []
 
 
 def test_settings_of_follow_the_recipes_order():

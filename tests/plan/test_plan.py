@@ -199,13 +199,14 @@ def test_a_damaged_champion_and_a_missing_release_are_named(
 
 
 def test_left_out_candidates_change_the_fingerprint_and_are_reported(
-    make_recipe: Any, family: dict[str, Path], cache: ResultCache
+    make_recipe: Any, family: dict[str, Path], cache: ResultCache, caplog: pytest.LogCaptureFixture
 ):
     optional = {name: {"model": str(folder), "optional": True} for name, folder in family.items()}
     before = plan_refresh(make_recipe(optional), cache)
     shutil.rmtree(family["law"])
     after = plan_refresh(make_recipe(optional), cache)
     assert list(after.left_out) == ["law"]
+    assert "left out, as it is optional: candidate 'law': " in caplog.text
     assert [checkpoint.name for checkpoint in after.candidates] == ["base", "news"]
     assert after.model_fingerprint != before.model_fingerprint
 

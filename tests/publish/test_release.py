@@ -263,7 +263,7 @@ def test_a_destination_that_was_added_or_away_is_completed_at_the_next_release(
     (tmp_path / "copy").write_text("a file for now")
     first = publish(make_report(1), to=places)
     assert len(first.uris) == 1
-    assert "copy lags behind; the next release will complete it" in caplog.text
+    assert "copy lags behind; the next run will complete it" in caplog.text
     (tmp_path / "copy").unlink()
     second = publish(make_report(2, champion=first.version), to=places, promote="manual")
     copy = open_registry(places[1], "demo")

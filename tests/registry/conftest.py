@@ -28,7 +28,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    return Evaluation("news", "merged", "accuracy", True, (1.0, 0.0, 0.1), "d" * 64, seconds=3.5)
+    return Evaluation("news", "merged", "accuracy", True, (1.0, 0.0, 0.1), "d" * 64, seconds=3.5, conditions="float32")
 
 
 @pytest.fixture

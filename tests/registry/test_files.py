@@ -32,6 +32,12 @@ def test_an_evaluation_is_a_header_and_a_line_per_example(evaluation: Evaluation
     assert values == ["1.0", "0.0", "0.1"]
 
 
+def test_a_file_that_says_nothing_of_conditions_is_read(evaluation: Evaluation):
+    data = encode_evaluation(evaluation)
+    assert decode_evaluation(data, "file").conditions == "float32"
+    assert decode_evaluation(data.replace(b', "conditions": "float32"', b""), "file").conditions == ""
+
+
 def test_names_with_dots_and_dashes_do_not_share_a_file():
     def path(task: str, model: str) -> str:
         return evaluation_path(Evaluation(task, model, "accuracy", True, (1.0,), "", 0.0))

@@ -248,6 +248,8 @@ def test_a_decision_stands_until_the_alias_would_move_where_it_did_not(
     second = go_live(2).version
     published = decision_of(2, "published", second)
     assert is_settled(registry, published, settings)
+    # Under an alias that the recipe did not name then, nothing was ever live.
+    assert not is_settled(registry, published, settings.model_copy(update={"alias": "canary"}))
     assert is_settled(registry, decision_of(3, "rejected", None), settings)
     assert is_settled(registry, decision_of(3, "pending", "v3"), by_hand)
     assert not is_settled(registry, decision_of(3, "pending", "v3"), settings)
