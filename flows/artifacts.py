@@ -37,7 +37,7 @@ def show_evaluations(recipe: Recipe, evaluations: Sequence[Evaluation]) -> None:
     rows = [
         {"task": row["task"], "metric": row["metric"], "examples": row["n"]}
         | {name: _number(row[name]) for name in named}
-        | {name: _number(value) for name, value in row["candidates"].items()}
+        | {name: _number(value) for name, value in (row["candidates"] | row["anchors"]).items()}
         for row in summary
     ]
     if rows:

@@ -13,7 +13,8 @@ def summarise_evaluations(evaluations: Sequence[Evaluation]) -> list[dict[str, A
 
     Returns:
         Rows with `task`, `metric`, `higher_is_better`, `n`, the values of `merged`, `champion` and `base` (None where
-        there is none), `candidates` (name to value) and `stderr` of the merged value.
+        there is none), `candidates` (name to value), `anchors` (reference of a release to value) and `stderr` of the
+        merged value.
     """
     tasks = list(dict.fromkeys(evaluation.task for evaluation in evaluations))
     return [_row(task, [evaluation for evaluation in evaluations if evaluation.task == task]) for task in tasks]
@@ -24,12 +25,15 @@ def _row(task: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     first, merged = evaluations[0], by_model.get("merged")
     named = {name: by_model[name].value if name in by_model else None for name in NAMED_MODELS}
     others = {name: evaluation.value for name, evaluation in by_model.items() if name not in NAMED_MODELS}
+    # A candidate's name holds no colon, so an anchor is told by its reference.
+    anchors = {name: value for name, value in others.items() if name.startswith("release:")}
     return {
         "task": task,
         "metric": first.metric,
         "higher_is_better": first.higher_is_better,
         "n": len(first.values),
         **named,
-        "candidates": others,
+        "candidates": {name: value for name, value in others.items() if name not in anchors},
+        "anchors": anchors,
         "stderr": merged.stderr if merged else None,
     }

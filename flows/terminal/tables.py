@@ -179,7 +179,7 @@ class _FirstThatFits:
 
 def _evaluation_table(rows: Sequence[Mapping[str, Any]], title: str) -> RenderableType:
     """One row per task; where the models are too many or their names too long for that, one row per number."""
-    others = list(dict.fromkeys(name for row in rows for name in row["candidates"]))
+    others = list(dict.fromkeys(name for row in rows for name in (*row["candidates"], *row["anchors"])))
     present = [name for name in NAMED_MODELS if any(row[name] is not None for row in rows)]
     wide, tall = _table(title), _table(title)
     for column in ("task", "metric", *present, *others):
@@ -187,7 +187,9 @@ def _evaluation_table(rows: Sequence[Mapping[str, Any]], title: str) -> Renderab
     for column in ("task", "metric", "model", "value"):
         tall.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
     for row in rows:
-        values = {name: row[name] for name in present} | {name: row["candidates"].get(name) for name in others}
+        values = {name: row[name] for name in present} | {
+            name: (row["candidates"] | row["anchors"]).get(name) for name in others
+        }
         shown = {name: "-" if value is None else f"{value:.3f}" for name, value in values.items()}
         wide.add_row(row["task"], row["metric"], *shown.values())
         for name, value in shown.items():
