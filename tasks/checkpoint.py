@@ -19,9 +19,11 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 MODULES_FILE = "modules.json"
+MIX_FILE = "mix.json"
+"""What `flows.mix` writes beside a mixed model: its parts, their losses and weights."""
 
 # Written by releases and by people about a model; they are no part of what it computes.
-_NOTES = frozenset({"README.md", "report.html", "recipe.lock.yaml", "manifest.json", "LICENSE", "NOTICE"})
+_NOTES = frozenset({"README.md", "report.html", "recipe.lock.yaml", "manifest.json", "LICENSE", "NOTICE", MIX_FILE})
 _NOTE_FOLDERS = frozenset({"evaluation"})
 # Weights in forms that we neither read nor merge. A copy of them beside merged safetensors would be another model.
 _OTHER_WEIGHTS = (

@@ -5,7 +5,7 @@ see it whole; every other step takes a section of it (`tasks.settings`) or plain
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,24 +15,31 @@ from tasks.settings import (
     EvaluationTask,
     GateSettings,
     MergeSettings,
+    ModelType,
     Name,
     PublishSettings,
     ReferenceText,
     ScoreSettings,
     Section,
     WeighSettings,
+    loss_problem,
 )
 
 # Given weights of a linear merge are written by hand, in decimals; their sum may miss 1 by this much.
 WEIGHT_SUM_TOLERANCE = 1e-3
+NO_GENERAL_SIZE = (
+    "candidates: omega = |D| / |G| needs the general model that skills are added to and its train_size; give one "
+    "candidate role general (the base itself can be it)"
+)
 
 
 class Recipe(Section):
     """A model refresh."""
 
     name: Name = Field(description="Name of the refreshed model; releases lie under it.")
-    model_type: Literal["decoder", "encoder"] = Field(
-        description="decoder: a causal language model. encoder: a sentence embedder."
+    model_type: ModelType = Field(
+        description="decoder: a causal language model. encoder: a sentence embedder. reranker: a cross-encoder that "
+        "scores a query with a document. encoder-decoder: a sequence-to-sequence model."
     )
     base: ReferenceText | None = Field(
         default=None,
@@ -54,7 +61,8 @@ class Recipe(Section):
     examples: ReferenceText | list[dict[str, Any]] | None = Field(
         default=None,
         description='Examples of the target task: a JSON Lines file, or the rows themselves. {"input", "output"} for '
-        'decoders, {"query", "pos", "neg"} for encoders.',
+        'decoders and encoder-decoders, {"messages"} for decoders with a chat template, {"query", "pos", "neg"} for '
+        "encoders and rerankers.",
     )
     examples_sha256: str | None = Field(
         default=None, description="Content the examples must have; lock files write it."
@@ -81,6 +89,21 @@ class Recipe(Section):
     def candidate_with_role(self, role: Literal["target", "general"]) -> CandidateSettings | None:
         """The candidate of a role that only one can have."""
         return next((candidate for candidate in self.candidates if candidate.role == role), None)
+
+
+def train_size_problem(candidates: Iterable[CandidateSettings]) -> str | None:
+    """Say which candidates have no size of training data to weigh by; None if all have one."""
+    sizes = {candidate.name: candidate.train_size for candidate in candidates}
+    missing = [name for name, size in sizes.items() if size is None]
+    too_small = [f"{name} ({size})" for name, size in sizes.items() if size is not None and size <= 0]
+    found = [f"none for {', '.join(missing)}"] if missing else []
+    found += [f"not above 0 for {', '.join(too_small)}"] if too_small else []
+    if not found:
+        return None
+    return (
+        "candidates: strategy data_size needs train_size, how many examples each was trained on, counted alike for "
+        f"all; found {' and '.join(found)}"
+    )
 
 
 def _name_problems(recipe: Recipe) -> Iterator[str]:
@@ -113,12 +136,16 @@ def _weigh_problems(recipe: Recipe) -> Iterator[str]:
         yield "candidates: the target alone cannot be mixed; add the base model or other candidates"
     if weigh.strategy == "loss" and not recipe.examples:
         yield "examples: strategy loss measures the candidates on examples, and there are none"
+    if recipe.needs_examples and (problem := loss_problem(recipe.model_type, recipe.score.loss)):
+        yield f"score.{problem}"
     if weigh.weights is not None and weigh.strategy != "given":
         yield f"weigh.weights: strategy {weigh.strategy} computes the weights itself; leave them out or use given"
     if weigh.weights is not None and (unknown := sorted(set(weigh.weights) - set(names))):
         yield f"weigh.weights: {', '.join(unknown)} is no candidate; candidates are {', '.join(names)}"
     if weigh.weights is not None and (missing := [name for name in names if name not in weigh.weights]):
         yield f"weigh.weights: no weight for {', '.join(missing)}; write 0 to leave a candidate out"
+    if weigh.strategy == "data_size" and (problem := train_size_problem(recipe.candidates)):
+        yield problem
 
 
 def _method_problems(recipe: Recipe) -> Iterator[str]:
@@ -156,12 +183,25 @@ def _task_arithmetic_problems(recipe: Recipe) -> Iterator[str]:
         )
     if any(candidate.role == "target" for candidate in recipe.candidates):
         yield "candidates: role target belongs to loss weighing; task_arithmetic has general and skill"
+    if recipe.weigh.strategy == "data_size":
+        yield from _data_omega_problems(recipe)
+        return
     if recipe.weigh.strategy != "given":
-        yield f"weigh.strategy: task_arithmetic takes given omegas, not {recipe.weigh.strategy}"
+        yield (
+            f"weigh.strategy: task_arithmetic takes given omegas, not {recipe.weigh.strategy}; or data_size, which "
+            "takes them from train_size"
+        )
     if recipe.weigh.weights is None:
         for candidate in recipe.candidates:
             if candidate.role != "general" and candidate.omega is None:
                 yield f"candidate {candidate.name!r}: task_arithmetic needs its omega (how much of the skill is added)"
+
+
+def _data_omega_problems(recipe: Recipe) -> Iterator[str]:
+    if recipe.candidate_with_role("general") is None:
+        yield NO_GENERAL_SIZE
+    if written := [candidate.name for candidate in recipe.candidates if candidate.omega is not None]:
+        yield f"omega of {', '.join(written)}: strategy data_size computes it from train_size; take one of the two out"
 
 
 def _gate_problems(recipe: Recipe) -> Iterator[str]:
@@ -170,7 +210,7 @@ def _gate_problems(recipe: Recipe) -> Iterator[str]:
         if rule.task not in tasks:
             known = ", ".join(tasks) or "none"
             yield f"gate.rules[{number}]: there is no evaluation task {rule.task!r}; tasks are {known}"
-    kind = {"decoder": "classification", "encoder": "retrieval"}[recipe.model_type]
+    kind = {"decoder": "classification", "encoder": "retrieval"}.get(recipe.model_type, "no kind of task yet")
     for task in recipe.evaluate:
         if task.kind != kind:
             yield f"evaluate: task {task.name!r} is of kind {task.kind}; a model of type {recipe.model_type} has {kind}"

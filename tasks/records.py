@@ -82,9 +82,9 @@ class Score:
 
     candidate: str
     losses: tuple[float, ...]
-    """One loss per example, in nats, in the order of the examples."""
+    """One loss per example, in nats, in the order of the examples; with `loss: lm_cocktail` one per batch of them."""
     n_tokens: int
-    """Tokens the losses were taken over (of encoders: texts embedded)."""
+    """Tokens the losses were taken over (of encoders: texts embedded; of rerankers: pairs read)."""
     seconds: float
     """Of the computation; what the cache answered keeps the figure of the first time."""
     cached: bool = False

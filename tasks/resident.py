@@ -3,7 +3,7 @@
 Building a module costs more than reading its numbers. Candidates of one base differ in nothing but numbers, so the
 tensors of the next one are copied into the parameters of the module that is there: no second initialisation, no
 second copy in memory. That is done only where it is known to give what a fresh load gives; anything else is loaded
-by transformers or sentence-transformers, after the old module was freed.
+by transformers or sentence-transformers, after the old module was freed. All model types share this slot of a device.
 """
 
 import gc
@@ -13,15 +13,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.checkpoint import MODULES_FILE, is_weight_file, list_model_files, read_tensor_views
-from tasks.errors import CheckpointError, DeviceError
+from tasks.errors import CheckpointError
+from tasks.loading import Kind, load_module
 from tasks.tensors import TensorView
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["decoder", "encoder"]
-
 
 @dataclass(frozen=True, slots=True)
-class ResidentDecoder:
-    """A causal language model on a device, ready to be called, with its fast tokenizer."""
+class ResidentModel:
+    """A model of transformers on a device, ready to be called, with its fast tokenizer."""
 
     model: Any
     tokenizer: Any
@@ -59,12 +57,13 @@ class _Slot:
 _slots: dict[str, _Slot] = {}
 
 
-def resident_decoder(folder: Path, dtype: str, device: str) -> ResidentDecoder:
-    """The causal language model of a folder, on a device.
+def resident_model(kind: Kind, folder: Path, dtype: str, device: str) -> ResidentModel:
+    """The model of a folder, on a device.
 
     The module is shared: it holds this checkpoint until the next call for the same device.
 
     Args:
+        kind: What it is loaded as; an encoder is a sentence embedder and has its own function below.
         folder: A checkpoint in Hugging Face layout; its files are read, none of its code is run.
         dtype: `float32`, `float16` or `bfloat16`, whatever the files hold.
         device: As torch calls it.
@@ -73,15 +72,20 @@ def resident_decoder(folder: Path, dtype: str, device: str) -> ResidentDecoder:
         CheckpointError: the folder cannot be loaded, lacks tensors of the model, or has no fast tokenizer.
         DeviceError: the device's memory is too small.
     """
-    slot = _occupy("decoder", folder, dtype, device)
-    return ResidentDecoder(slot.module, slot.tokenizer, device, folder)
+    slot = _occupy(kind, folder, dtype, device)
+    return ResidentModel(slot.module, slot.tokenizer, device, folder)
+
+
+def resident_decoder(folder: Path, dtype: str, device: str) -> ResidentModel:
+    """The causal language model of a folder; see `resident_model`."""
+    return resident_model("decoder", folder, dtype, device)
 
 
 def resident_encoder(folder: Path, dtype: str, device: str) -> "SentenceTransformer":
     """The sentence embedder of a folder, on a device, with the pooling, prompts and further modules that it brings.
 
     A folder without modules.json is a bare transformer: sentence-transformers adds mean pooling, and we say so.
-    Arguments and errors are those of `resident_decoder`.
+    Arguments and errors are those of `resident_model`.
     """
     if not (folder / MODULES_FILE).is_file():
         logger.warning("%s: there is no %s, so mean pooling of the token vectors is assumed", folder, MODULES_FILE)
@@ -106,7 +110,7 @@ def _occupy(kind: Kind, folder: Path, dtype: str, device: str) -> _Slot:
     if slot is not None:
         del slot  # the old module goes before the new one comes
         _collect(device)
-    module, tokenizer = _load(kind, folder, dtype, device)
+    module, tokenizer = load_module(kind, folder, dtype, device)
     _slots[device] = _Slot(kind, dtype, skeleton, files, folder, module, tokenizer)
     return _slots[device]
 
@@ -134,53 +138,6 @@ def _stamp_files(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat()))
 
 
-def _load(kind: Kind, folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
-    """A fresh module and, for decoders, its tokenizer."""
-    try:
-        return _load_decoder(folder, dtype, device) if kind == "decoder" else _load_encoder(folder, dtype, device)
-    except CheckpointError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError(f"{folder}: the model does not fit into the memory of {device}: {error}") from error
-    except Exception as error:
-        raise CheckpointError(f"{folder}: the model cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _load_decoder(folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"{folder}: its tokenizer cannot say which characters a token covers; save it with a tokenizer.json"
-        )
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype),
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        # transformers fills them with random numbers and only warns.
-        raise CheckpointError(f"{folder}: the model's tensors {', '.join(missing)} are not in its files")
-    return model.to(device).eval().requires_grad_(False), tokenizer
-
-
-def _load_encoder(folder: Path, dtype: str, device: str) -> tuple[Any, None]:
-    # Late: its import takes seconds that decoders need not pay.
-    from sentence_transformers import SentenceTransformer
-
-    encoder = SentenceTransformer(
-        str(folder),
-        device=device,
-        local_files_only=True,
-        trust_remote_code=False,
-        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-    )
-    return encoder.eval().requires_grad_(False), None
-
-
 def _stream(slot: _Slot, folder: Path) -> bool:
     """Copy a checkpoint's tensors into the slot's module; False, and nothing changed, where that is not safe."""
     places, views = _places(slot, folder), read_tensor_views(folder)
@@ -204,7 +161,7 @@ def _places(slot: _Slot, folder: Path) -> dict[str, Tensor]:
 
 def _components(slot: _Slot, folder: Path) -> dict[str, nn.Module]:
     """Folder inside a checkpoint of this skeleton to the module whose weights lie there."""
-    if slot.kind == "decoder":
+    if slot.kind != "encoder":
         return {"": slot.module}
     # A sentence-transformers Transformer wraps the model whose names are in the file; other modules are the model.
     modules = [getattr(module, "auto_model", module) for module in slot.module]

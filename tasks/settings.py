@@ -14,6 +14,8 @@ from tasks.references import make_absolute
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 TensorDtype = Literal["float32", "float16", "bfloat16"]
+ModelType = Literal["decoder", "encoder", "reranker", "encoder-decoder"]
+Loss = Literal["default", "lm_cocktail"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -30,6 +32,16 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is not a size; write a number with a unit, such as 500MB or 5GB")
     return size
+
+
+def loss_problem(model_type: str, loss: str) -> str | None:
+    """Say why models of a type have no such loss; None if they have."""
+    if loss == "lm_cocktail" and model_type == "reranker":
+        return (
+            "loss lm_cocktail: LM_Cocktail measures no rerankers, so there are no numbers to reproduce; use loss: "
+            "default"
+        )
+    return None
 
 
 def _check_size(text: str) -> str:
@@ -67,6 +79,10 @@ class CandidateSettings(Section):
     omega: float | None = Field(
         default=None, description="task_arithmetic: how much of this skill's task vector is added."
     )
+    train_size: int | None = Field(
+        default=None,
+        description="data_size: how many examples it was trained on, above 0 and counted alike for all candidates.",
+    )
     optional: bool = Field(default=False, description="Left out and reported, not fatal, when it cannot be used.")
     digest: str | None = Field(
         default=None, description="Content that the reference must have (sha256:...); written by lock files."
@@ -80,7 +96,8 @@ class ScoreSettings(Section):
     max_length: int = Field(
         default=2048,
         ge=8,
-        description="Tokens per example. Longer prompts lose their beginning; a longer answer is an error.",
+        description="Tokens per example. Longer prompts lose their beginning; a longer answer is an error. "
+        "lm_cocktail: its max_input_length; the end is lost.",
     )
     dtype: TensorDtype = Field(
         default="float32", description="Precision of the forward pass; bfloat16 is faster but blurs small differences."
@@ -92,18 +109,24 @@ class ScoreSettings(Section):
     timeout_seconds: float = Field(
         default=3600, gt=0, description="Time limit of one model on its device; then it is killed."
     )
-    loss: Literal["default"] = Field(
+    loss: Loss = Field(
         default="default",
-        description="default: mean cross-entropy of the answer's tokens (decoder), InfoNCE (encoder), per example.",
+        description="default, per example: mean cross-entropy of the answer's tokens (decoder, encoder-decoder), "
+        "InfoNCE (encoder), cross-entropy of the positives among a row's texts (reranker). lm_cocktail: the numbers of "
+        "the package LM_Cocktail, per batch, to compare with.",
+    )
+    batch_size: int = Field(
+        default=2, ge=1, description="lm_cocktail: examples per batch. Its losses depend on it; no other loss does."
     )
 
 
 class WeighSettings(Section):
     """How losses become merge weights."""
 
-    strategy: Literal["given", "uniform", "loss"] = Field(
+    strategy: Literal["given", "uniform", "loss", "data_size"] = Field(
         default="loss",
-        description="given: as listed under weights (or omega). uniform: equal shares. loss: softmax(-loss / T).",
+        description="given: as listed under weights (or omega). uniform: equal shares. loss: softmax(-loss / T). "
+        "data_size: each candidate's share of the training data; for task_arithmetic omega = |D| / |G|.",
     )
     weights: dict[str, float] | None = Field(
         default=None, description="given: one number per candidate; they sum to 1 for a linear merge."

@@ -6,14 +6,15 @@ import shutil
 
 import pytest
 import torch
+from parity_models import save_reranker, save_t5
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from tiny_models import save_decoder, save_encoder
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 import tasks.resident
 from tasks.errors import CheckpointError, DeviceError
-from tasks.resident import forget, resident_decoder, resident_encoder
+from tasks.resident import forget, resident_decoder, resident_encoder, resident_model
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,13 @@ def no_resident():
 def loads(monkeypatch):
     """The folders that were loaded afresh, in order."""
     seen = []
-    load = tasks.resident._load
+    load = tasks.resident.load_module
 
     def load_and_note(kind, folder, dtype, device):
         seen.append(folder.name)
         return load(kind, folder, dtype, device)
 
-    monkeypatch.setattr(tasks.resident, "_load", load_and_note)
+    monkeypatch.setattr(tasks.resident, "load_module", load_and_note)
     return seen
 
 
@@ -211,6 +212,40 @@ def test_a_bare_transformer_gets_mean_pooling_and_a_warning(tmp_path, caplog, lo
         assert encoder[1].pooling_mode == "mean"
         assert_equal_modules(encoder, SentenceTransformer(str(folder), device="cpu"))
     assert "there is no modules.json, so mean pooling of the token vectors is assumed" in caplog.text
+    assert loads == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "save", "auto"),
+    [
+        ("reranker", save_reranker, AutoModelForSequenceClassification),
+        # One embedding table in the file is four in the module.
+        ("encoder-decoder", save_t5, AutoModelForSeq2SeqLM),
+    ],
+)
+def test_streaming_other_kinds_equals_fresh_loads(tmp_path, loads, kind, save, auto):
+    folders = [tmp_path / name for name in "ab"]
+    for seed, folder in enumerate(folders):
+        save(folder, seed)
+    first = resident_model(kind, folders[0], "float32", "cpu")
+    for folder in (folders[1], folders[0]):
+        found = resident_model(kind, folder, "float32", "cpu")
+        assert found.model is first.model
+        assert_equal_modules(found.model, auto.from_pretrained(folder))
+    assert found.tokenizer.sep_token == "[SEP]"
+    assert loads == ["a"]
+
+
+def test_an_encoder_decoder_with_a_head_of_its_own_is_streamed_too(tmp_path, loads):
+    # As Flan-T5: its files hold a head that is not the embedding table, and transformers unties the two.
+    for seed, name in enumerate("ab"):
+        save_t5(tmp_path / name, seed)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["shared.weight"] + 1
+        save_file(tensors, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+        model = resident_model("encoder-decoder", tmp_path / name, "float32", "cpu").model
+        assert torch.equal(model.lm_head.weight, model.shared.weight + 1)
+        assert_equal_modules(model, AutoModelForSeq2SeqLM.from_pretrained(tmp_path / name))
     assert loads == ["a"]
 
 

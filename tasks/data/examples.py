@@ -1,8 +1,8 @@
 """Example and evaluation rows: JSON Lines in, checked rows out, bad lines named by number.
 
-Two shapes, as in LM-Cocktail: `{"input", "output"}` for decoders and `{"query", "pos": [...], "neg": [...]}` for
-encoders. The same rows are read where they are planned and where a worker computes on them, so a file that changes
-in between is noticed by its digest.
+As in LM-Cocktail: `{"input", "output"}` for decoders and encoder-decoders, `{"query", "pos": [...], "neg": [...]}` for
+encoders and rerankers. Decoders also take `{"messages": [{"role", "content"}, ...]}`. The same rows are read where they
+are planned and where a worker computes on them, so a file that changes in between is noticed by its digest.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from typing import Any, Literal
 from tasks.data.lines import check_object, parse_row, read_lines, refuse_rows
 from tasks.errors import ExampleDataError
 from tasks.records import ExampleSet
+from tasks.settings import ModelType
 
-RowKind = Literal["decoder", "encoder", "classification"]
+RowKind = ModelType | Literal["classification"]
 
 
 def read_rows(path: Path, kind: RowKind) -> list[dict[str, Any]]:
@@ -23,7 +24,8 @@ def read_rows(path: Path, kind: RowKind) -> list[dict[str, Any]]:
 
     Args:
         path: Empty lines are skipped but counted, so that the numbers in errors are those of an editor.
-        kind: `decoder` and `classification` rows have `input` and `output`; `encoder` rows `query`, `pos`, `neg`.
+        kind: `decoder`, `encoder-decoder` and `classification` rows have `input` and `output`; those for a decoder may
+            all be `messages` instead. `encoder` and `reranker` rows have `query`, `pos`, `neg`.
 
     Raises:
         ExampleDataError: no such file, no rows, or bad lines; all of them, up to ten, by number.
@@ -52,11 +54,12 @@ def digest_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """What makes a row the same example elsewhere: its input or query, case and white space folded.
+    """What makes a row the same example elsewhere: its input, query or question, case and white space folded.
 
-    Used to refuse evaluation rows that also chose the weights.
+    The question of a chat is the message before its answer. Used to refuse evaluation rows that also chose the weights.
     """
-    return " ".join(str(row.get("input", row.get("query", ""))).casefold().split())
+    text = row["messages"][-2]["content"] if "messages" in row else row.get("input", row.get("query", ""))
+    return " ".join(str(text).casefold().split())
 
 
 def _holds_list(path: Path) -> bool:
@@ -76,7 +79,7 @@ def _read_list(path: Path) -> list[Any]:
 def _checked(
     source: str, unit: str, numbered: Iterable[tuple[int, Any]], parse: Callable[[Any], dict[str, Any]], kind: RowKind
 ) -> list[dict[str, Any]]:
-    check = _check_pair if kind == "encoder" else _check_answer
+    check = _CHECKS[kind]
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for number, value in numbered:
@@ -90,12 +93,35 @@ def _checked(
     refuse_rows(source, problems)
     if not rows:
         raise ExampleDataError(f"{source}: there are no rows")
+    n_chats = sum("messages" in row for row in rows)
+    if 0 < n_chats < len(rows):
+        raise ExampleDataError(
+            f'{source}: {n_chats} of {len(rows)} rows are chats ("messages"), the others {{"input", "output"}}; the '
+            "losses of the two do not compare: write all rows alike"
+        )
     return rows
+
+
+def _check_answer_or_chat(row: dict[str, Any]) -> str | None:
+    return _check_chat(row["messages"]) if "messages" in row else _check_answer(row)
+
+
+def _check_chat(messages: Any) -> str | None:
+    shape = 'a chat is {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+    if not isinstance(messages, list) or len(messages) < 2:
+        return f"expected at least two messages; {shape}"
+    for number, message in enumerate(messages, start=1):
+        texts = [message.get("role"), message.get("content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            return f"message {number}: expected text in 'role' and 'content'; {shape}"
+    if messages[-1]["role"] != "assistant":
+        return f"the last message is the {messages[-1]['role']}'s; expected the assistant's, which is the answer"
+    return None if messages[-1]["content"].strip() else "the last message is empty, so there is nothing to predict"
 
 
 def _check_answer(row: dict[str, Any]) -> str | None:
     if "messages" in row:
-        return 'expected {"input", "output"}, found chat messages, which this version cannot score'
+        return 'expected {"input", "output"}, found chat messages, which are for the examples of decoders'
     for key in ("input", "output"):
         if not isinstance(row.get(key), str):
             return f'expected text in {key!r}, found {_found(row, key)}; a row is {{"input": "...", "output": "..."}}'
@@ -113,7 +139,25 @@ def _check_pair(row: dict[str, Any]) -> str | None:
     return None if row.get("pos") else f"expected at least one text in 'pos'; {shape}"
 
 
+def _check_ranking(row: dict[str, Any]) -> str | None:
+    if problem := _check_pair(row):
+        return problem
+    if not row.get("neg"):
+        return "expected at least one text in 'neg': a reranker's loss is how it ranks positives above the row's others"
+    both = [text for text in row["pos"] if text in row["neg"]]
+    return f"{both[0]!r} stands in 'pos' and in 'neg'" if both else None
+
+
 def _found(row: Mapping[str, Any], key: str) -> str:
     if key not in row:
         return f"no such key (keys: {', '.join(map(str, row)) or 'none'})"
     return "empty text" if row[key] == "" else type(row[key]).__name__
+
+
+_CHECKS: dict[RowKind, Callable[[dict[str, Any]], str | None]] = {
+    "decoder": _check_answer_or_chat,
+    "encoder": _check_pair,
+    "reranker": _check_ranking,
+    "encoder-decoder": _check_answer,
+    "classification": _check_answer,
+}

@@ -41,7 +41,7 @@ def classify(
         ExampleDataError: the data is damaged, not what was planned with, or has one label only.
         NonFiniteError: likelihoods are NaN or infinite, or the same for every label of every row.
     """
-    from tasks.losses import answer_likelihoods
+    from tasks.losses.decoder import answer_likelihoods
     from tasks.resident import resident_decoder
 
     rows = read_rows(Path(data_path), "classification")

@@ -1,6 +1,6 @@
 """config.json: do a candidate and the base compute the same way, and can the recipe's kind of model be made of them?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.plan.findings import Findings, shown
@@ -19,6 +19,8 @@ _BASE_DECIDES = frozenset({
     "max_position_embeddings", "sliding_window", "use_sliding_window", "max_window_layers", "id2label", "label2id",
 })  # fmt: skip
 _ARCHITECTURE = ("model_type", "architectures")
+# T5WithLMHeadModel is how old checkpoints of T5 call themselves.
+_TRANSLATING = ("ForConditionalGeneration", "WithLMHeadModel", "EncoderDecoderModel")
 
 
 def compare_configs(base: Mapping[str, Any], candidate: Mapping[str, Any], label: str) -> Findings:
@@ -55,15 +57,26 @@ def architecture_problem(config: Mapping[str, Any], model_type: str, has_modules
 
     Args:
         config: The model's config.json.
-        model_type: `decoder` or `encoder`, as the recipe says.
+        model_type: As the recipe says.
         has_modules: Whether it is a sentence-transformers folder (it has a modules.json).
         label: How messages call the model.
     """
     architectures = [str(name) for name in config.get("architectures") or []]
     found = ", ".join(architectures) or "no architectures at all"
     generates = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+    translates = config.get("is_encoder_decoder") is True
+    if model_type == "reranker":
+        return _reranker_problem(config, architectures, label)
+    if model_type == "encoder-decoder":
+        if translates and any(name.endswith(_TRANSLATING) for name in architectures):
+            return None
+        found = found if translates else f"{found} without is_encoder_decoder"
+        return (
+            f"{label}: model_type is encoder-decoder, which needs a ...ForConditionalGeneration such as T5 or BART, "
+            f"but config.json says {found}"
+        )
     if model_type == "decoder":
-        if generates and not has_modules:
+        if generates and not translates and not has_modules:
             return None
         found = f"{found} with a modules.json of sentence-transformers" if has_modules else found
         return f"{label}: model_type is decoder, which needs a ...ForCausalLM, but config.json says {found}"
@@ -73,6 +86,19 @@ def architecture_problem(config: Mapping[str, Any], model_type: str, has_modules
         f"{label}: model_type is encoder, which needs a modules.json (sentence-transformers) or an encoder such as "
         f"BertModel, but config.json says {found} and there is no modules.json"
     )
+
+
+def _reranker_problem(config: Mapping[str, Any], architectures: Sequence[str], label: str) -> str | None:
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        return (
+            f"{label}: model_type is reranker, which needs a ...ForSequenceClassification, but config.json says "
+            f"{', '.join(architectures) or 'no architectures at all'}"
+        )
+    # Two labels are what transformers does not write down.
+    n_labels = len(config.get("id2label") or (0, 1))
+    if n_labels in (1, 2):
+        return None
+    return f"{label}: model_type is reranker, which has one logit or two, but config.json says {n_labels} labels"
 
 
 def _says_nothing(key: str) -> bool:

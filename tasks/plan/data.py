@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tasks.cache import ResultCache
 from tasks.data.beir import describe_beir, read_beir
-from tasks.data.examples import RowKind, check_rows, describe_examples, read_rows, row_text
+from tasks.data.examples import check_rows, describe_examples, read_rows, row_text
 from tasks.errors import CocktailError, ExampleDataError
 from tasks.messages import list_some
 from tasks.plan.findings import Findings
@@ -19,10 +19,13 @@ from tasks.recipe import Recipe
 from tasks.records import ExampleSet
 from tasks.settings import EvaluationTask
 from tasks.texts.answers import tokenise_answers
+from tasks.texts.chat import is_chat
+from tasks.texts.translations import tokenise_translations
 
 Rows = Sequence[Mapping[str, Any]]
 
 _EXAMPLES = "examples"
+_PREDICTING = ("decoder", "encoder-decoder")
 
 
 @dataclass(slots=True)
@@ -33,7 +36,9 @@ class RecipeData:
     """None where the strategy needs none, and where they cannot be read."""
     evaluation: dict[str, ExampleSet] = field(default_factory=dict[str, ExampleSet])
     answers: dict[str, Rows] = field(default_factory=dict[str, Rows])
-    """Rows with answers to predict, by where they stand (as messages call it)."""
+    """Rows with answers to predict whole, by where they stand (as messages call it); chats are not measured here."""
+    are_chats: bool = False
+    """Whether the examples are chats, which need chat templates."""
     findings: Findings = field(default_factory=Findings)
 
 
@@ -46,7 +51,9 @@ def read_data(recipe: Recipe, cache: ResultCache) -> RecipeData:
             data.examples, rows = _read_examples(recipe, cache)
             _check_pin(data.examples, recipe.examples_sha256)
             example_texts = [row_text(row) for row in rows]
-            if recipe.model_type == "decoder":
+            data.are_chats = is_chat(rows[0])
+            # LM_Cocktail cuts answers off, and so does its loss.
+            if recipe.model_type in _PREDICTING and not data.are_chats and recipe.score.loss == "default":
                 data.answers[_EXAMPLES] = rows
         except CocktailError as error:
             data.findings.problems.append(f"{_EXAMPLES}: {error}")
@@ -74,30 +81,32 @@ def overlap_problems(example_texts: Sequence[str], evaluation_texts: Sequence[st
     ]
 
 
-def length_problems(rows: Rows, where: str, tokenizer: Tokenizer, limit: int) -> list[str]:
+def length_problems(rows: Rows, where: str, tokenizer: Tokenizer, limit: int, model_type: str) -> list[str]:
     """Say which answers cannot be predicted whole, by the very rule that scoring follows.
 
     Args:
         rows: With `input` and `output`.
         where: How messages call the data.
         tokenizer: The base's; its truncation and padding are switched off.
-        limit: Most tokens of a prompt with its answer.
+        limit: Most tokens of a prompt with its answer; of an encoder-decoder, of either.
+        model_type: `decoder` or `encoder-decoder`.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
     prompts, answers = [str(row["input"]) for row in rows], [str(row["output"]) for row in rows]
+    tokenise = tokenise_translations if model_type == "encoder-decoder" else tokenise_answers
     try:
-        tokenise_answers(_as_transformers(tokenizer), prompts, answers, limit)
+        tokenise(_as_transformers(tokenizer), prompts, answers, limit)
     except ExampleDataError as error:
         return [f"{where}: {error}"]
     return []
 
 
 def _as_transformers(tokenizer: Tokenizer) -> Callable[..., dict[str, list[Any]]]:
-    """What `tokenise_answers` asks of a tokenizer of transformers, which would take seconds to import."""
+    """What `tasks.texts` asks of a tokenizer of transformers, which would take seconds to import."""
 
-    def encode(texts: Sequence[str], **_: Any) -> dict[str, list[Any]]:
-        encodings = tokenizer.encode_batch(list(texts))
+    def encode(texts: Sequence[str] = (), text_target: Sequence[str] = (), **_: Any) -> dict[str, list[Any]]:
+        encodings = tokenizer.encode_batch([*texts, *text_target])
         return {
             "input_ids": [encoding.ids for encoding in encodings],
             "offset_mapping": [encoding.offsets for encoding in encodings],
@@ -116,7 +125,7 @@ def load_tokenizer(path: Path) -> Tokenizer | None:
 
 
 def _read_examples(recipe: Recipe, cache: ResultCache) -> tuple[ExampleSet, Rows]:
-    kind: RowKind = recipe.model_type
+    kind = recipe.model_type
     if isinstance(recipe.examples, str):
         path = resolve_path(recipe.examples)
         rows = read_rows(path, kind)

@@ -56,11 +56,13 @@ def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
 def _share(recipe: Recipe, candidate: CandidateSettings) -> dict[str, Any]:
     """What the recipe says of one candidate's part. Its name is no part of it."""
     given = recipe.weigh.weights
-    return {
+    share: dict[str, Any] = {
         "role": candidate.role,
         "omega": candidate.omega,
         "weight": given[candidate.name] if given is not None else None,
     }
+    # With every other strategy it is a note that changes nothing.
+    return share | {"train_size": candidate.train_size} if recipe.weigh.strategy == "data_size" else share
 
 
 def _weighing(recipe: Recipe, plan: Plan) -> dict[str, Any]:
@@ -72,7 +74,10 @@ def _weighing(recipe: Recipe, plan: Plan) -> dict[str, Any]:
 
 
 def _forward_settings(recipe: Recipe) -> dict[str, Any]:
-    return recipe.score.model_dump(mode="json", exclude={"batch_tokens", "devices", "timeout_seconds"})
+    without_effect = {"batch_tokens", "devices", "timeout_seconds"}
+    if recipe.score.loss == "default":
+        without_effect.add("batch_size")
+    return recipe.score.model_dump(mode="json", exclude=without_effect)
 
 
 def _task(task: EvaluationTask, plan: Plan) -> dict[str, Any]:

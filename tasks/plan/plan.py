@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.cache import ResultCache
 from tasks.devices import resolve_devices
 from tasks.errors import CocktailError, PreflightError, RecipeError
+from tasks.plan.chats import check_chat_templates
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
 from tasks.plan.findings import Findings
@@ -57,6 +58,8 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.extend(part)
     if survey.base is not None:
         found.extend(_check_lengths(recipe, survey.base, survey, data))
+    if data.are_chats:
+        found.extend(_check_chats(survey))
     bytes_to_write = _bytes_to_write(recipe, survey.base)
     found.problems += _device_problems(recipe)
     if merges:
@@ -125,8 +128,15 @@ def _check_lengths(recipe: Recipe, base: ModelHeaders, survey: Survey, data: Rec
     own_limits = (model.config.get("max_position_embeddings") for model in models)
     limit = min([recipe.score.max_length, *(own for own in own_limits if isinstance(own, int))])
     for where, rows in data.answers.items():
-        found.problems += length_problems(rows, where, tokenizer, limit)
+        found.problems += length_problems(rows, where, tokenizer, limit, recipe.model_type)
     return found
+
+
+def _check_chats(survey: Survey) -> Findings:
+    try:
+        return check_chat_templates(survey.candidates)
+    except CocktailError as error:
+        return Findings([str(error)])
 
 
 def _bytes_to_write(recipe: Recipe, base: ModelHeaders | None) -> int:

@@ -15,8 +15,18 @@ from tasks.records import RefreshReport
 from tasks.references import Place, parse_reference
 from tasks.summaries import summarise_evaluations
 
-_LIBRARY = {"decoder": "transformers", "encoder": "sentence-transformers"}
-_PIPELINE_TAG = {"decoder": "text-generation", "encoder": "sentence-similarity"}
+_LIBRARY = {
+    "decoder": "transformers",
+    "encoder": "sentence-transformers",
+    "reranker": "sentence-transformers",
+    "encoder-decoder": "transformers",
+}
+_PIPELINE_TAG = {
+    "decoder": "text-generation",
+    "encoder": "sentence-similarity",
+    "reranker": "text-ranking",
+    "encoder-decoder": "text2text-generation",
+}
 _LOADING = {
     "decoder": """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -30,6 +40,19 @@ from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("path/to/this/folder")
 embeddings = model.encode(["a sentence", "another one"])
+""",
+    "reranker": """\
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+scores = model.predict([("a query", "a document"), ("a query", "another document")])
+""",
+    "encoder-decoder": """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder = "path/to/this/folder"
+model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 """,
 }
 

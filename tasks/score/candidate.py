@@ -9,10 +9,10 @@ from typing import Any
 from tasks.cache import ResultCache
 from tasks.data.examples import digest_rows, read_rows
 from tasks.devices import call_on_device
-from tasks.errors import ExampleDataError, NonFiniteError
+from tasks.errors import ExampleDataError, NonFiniteError, RecipeError
 from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.references import local_path
-from tasks.settings import ScoreSettings
+from tasks.settings import ModelType, ScoreSettings, loss_problem
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ ENGINE_VERSION = 1
 def score_candidate(
     checkpoint: Checkpoint,
     examples: ExampleSet,
-    model_type: str,
+    model_type: ModelType,
     settings: ScoreSettings,
     cache: ResultCache,
     report_progress: Callable[[int, int], None] | None = None,
@@ -33,17 +33,20 @@ def score_candidate(
     Args:
         checkpoint: On this machine; its name is that of the score.
         examples: On this machine, as planned.
-        model_type: `decoder` or `encoder`.
+        model_type: What the model is loaded as, which also says what the rows look like.
         settings: Precision and limits, the same for all candidates; devices and time limit.
         cache: Asked by content: model, examples and what changes losses. Names, paths, batch size and devices do not.
         report_progress: Called as (done, total) while the model computes.
 
     Raises:
+        RecipeError: models of this type have no such loss.
         ExampleDataError: an example cannot be scored, or the file was changed since the run was planned.
         NonFiniteError: a loss is NaN or infinity; candidate and rows are named.
         CheckpointError: the model cannot be loaded.
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
+    if problem := loss_problem(model_type, settings.loss):
+        raise RecipeError(f"score.{problem}")
     key = _cache_key(checkpoint, examples, model_type, settings)
     entry = cache.get("score", key)
     is_cached = entry is not None
@@ -51,16 +54,17 @@ def score_candidate(
         entry = _call_worker(checkpoint, examples, model_type, settings, report_progress)
         cache.put("score", key, entry)
     score = Score(checkpoint.name, tuple(entry["losses"]), entry["n_tokens"], entry["seconds"], is_cached)
+    unit = "batches" if settings.loss == "lm_cocktail" else "examples"
     logger.info(
-        "scored %s: loss %.4f +- %.4f over %d examples (%s)",
-        score.candidate, score.loss, score.loss_stderr, len(score.losses),
+        "scored %s: loss %.4f +- %.4f over %d %s (%s)",
+        score.candidate, score.loss, score.loss_stderr, len(score.losses), unit,
         "cached" if is_cached else f"{score.seconds:.1f} s",
     )  # fmt: skip
     return score
 
 
 def is_scored(
-    checkpoint: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings, cache: ResultCache
+    checkpoint: Checkpoint, examples: ExampleSet, model_type: ModelType, settings: ScoreSettings, cache: ResultCache
 ) -> bool:
     """Whether `score_candidate` would find its result in the cache."""
     return cache.get("score", _cache_key(checkpoint, examples, model_type, settings)) is not None
@@ -69,36 +73,28 @@ def is_scored(
 def compute_losses(
     device: str,
     folder: str,
-    model_type: str,
+    model_type: ModelType,
     examples_path: str,
     examples_sha256: str,
-    dtype: str,
-    batch_tokens: int,
-    max_length: int,
+    settings: ScoreSettings,
 ) -> dict[str, Any]:
     """Losses of all examples, tokens they were taken over, and seconds; runs in a worker process."""
     # Late, because the process that leases the device needs neither torch nor transformers.
-    from tasks.losses import decoder_losses, encoder_losses
-    from tasks.resident import resident_decoder, resident_encoder
+    from tasks.losses.measure import measure_losses
 
     start = time.perf_counter()
-    rows = read_rows(Path(examples_path), "encoder" if model_type == "encoder" else "decoder")
+    rows = read_rows(Path(examples_path), model_type)
     if digest_rows(rows) != examples_sha256:
         raise ExampleDataError(f"{examples_path}: the examples have changed since the run was planned; start it again")
     try:
-        if model_type == "encoder":
-            encoder = resident_encoder(Path(folder), dtype, device)
-            losses, n_tokens = encoder_losses(encoder, rows, batch_tokens=batch_tokens, max_length=max_length)
-        else:
-            decoder = resident_decoder(Path(folder), dtype, device)
-            losses, n_tokens = decoder_losses(decoder, rows, batch_tokens=batch_tokens, max_length=max_length)
+        losses, n_tokens = measure_losses(Path(folder), model_type, rows, settings, device)
     except ExampleDataError as error:
         raise ExampleDataError(f"{examples_path}: {error}") from error
     return {"losses": losses, "n_tokens": n_tokens, "seconds": time.perf_counter() - start}
 
 
 def _cache_key(
-    checkpoint: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings
+    checkpoint: Checkpoint, examples: ExampleSet, model_type: ModelType, settings: ScoreSettings
 ) -> dict[str, object]:
     """Content and what changes losses; names, paths, batch size and devices do not."""
     return {
@@ -109,13 +105,14 @@ def _cache_key(
         "loss": settings.loss,
         "dtype": settings.dtype,
         "max_length": settings.max_length,
+        **({"batch_size": settings.batch_size} if settings.loss == "lm_cocktail" else {}),
     }
 
 
 def _call_worker(
     checkpoint: Checkpoint,
     examples: ExampleSet,
-    model_type: str,
+    model_type: ModelType,
     settings: ScoreSettings,
     report_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
@@ -127,9 +124,7 @@ def _call_worker(
             model_type,
             str(local_path(examples.uri)),
             examples.sha256,
-            settings.dtype,
-            settings.batch_tokens,
-            settings.max_length,
+            settings,
             timeout_seconds=settings.timeout_seconds,
             report_progress=report_progress,
         )

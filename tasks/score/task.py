@@ -7,7 +7,7 @@ from tasks.cache import open_cache
 from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure, progress_in_ui
 from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.score.candidate import score_candidate
-from tasks.settings import CacheSettings, ScoreSettings
+from tasks.settings import CacheSettings, ModelType, ScoreSettings
 
 
 @task(
@@ -20,7 +20,7 @@ from tasks.settings import CacheSettings, ScoreSettings
     result_serializer="json",
 )
 def score(
-    candidate: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings, cache: CacheSettings
+    candidate: Checkpoint, examples: ExampleSet, model_type: ModelType, settings: ScoreSettings, cache: CacheSettings
 ) -> Score:
     """Score one candidate on a leased device; see `tasks.score.candidate`."""
     with progress_in_ui(f"score {candidate.name}") as report:

@@ -30,7 +30,7 @@ def join_answer(prompt: str, answer: str) -> str:
 
 
 def tokenise_answers(
-    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], max_length: int
+    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], max_length: int, *, verbatim: bool = False
 ) -> list[TokenisedAnswer]:
     """Tokenise each prompt with its answer as one text, as the model would meet it.
 
@@ -43,13 +43,21 @@ def tokenise_answers(
         prompts: One per answer.
         answers: The texts to predict.
         max_length: Most tokens of a text.
+        verbatim: The texts are whole as they stand, as a chat template writes them: no space comes between prompt and
+            answer, and no special tokens are added. A leading BOS is kept when the prompt is cut.
 
     Raises:
         ExampleDataError: answers that are empty, over the limit, or have nothing before them; up to ten, by row.
     """
-    texts = [join_answer(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    join = str.__add__ if verbatim else join_answer
+    texts = [join(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     encoded = tokenizer(
-        texts, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, verbose=False
+        texts,
+        add_special_tokens=not verbatim,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        truncation=False,
+        verbose=False,
     )
     tokenised: list[TokenisedAnswer] = []
     problems: list[str] = []
@@ -59,7 +67,8 @@ def tokenise_answers(
         covers = [end > len(prompt) for _, end in encoded["offset_mapping"][row]]
         n_answer = sum(covers) if answers[row].strip() else 0
         first = covers.index(True) if n_answer else len(ids)
-        n_kept = _count_leading(encoded["special_tokens_mask"][row][:first])
+        special: list[int] = encoded["special_tokens_mask"][row][:first]
+        n_kept = int(ids[:1] == [tokenizer.bos_token_id]) if verbatim else _count_leading(special)
         if problem := _find_problem(n_answer, first, n_kept, max_length):
             problems.append(f"row {row + 1} ({_shorten(answers[row])}): {problem}")
             continue

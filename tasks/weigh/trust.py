@@ -53,6 +53,17 @@ def warn_about_left_out(given: Mapping[str, float], names: Sequence[str]) -> tup
     return (f"the weight of {', '.join(lost)}, which was left out, went to the other candidates in proportion",)
 
 
+def warn_about_large_omegas(omegas: Mapping[str, float]) -> tuple[str, ...]:
+    """Say which skills the rule |D| / |G| adds more than once: it was shown where the general data is the larger."""
+    large = [f"{name} ({omega:.3g})" for name, omega in omegas.items() if omega > 1]
+    if not large:
+        return ()
+    return (
+        f"omega of {', '.join(large)} is above 1, since the general model was trained on less data than the skill; "
+        "the merge goes beyond what training changed: compare with omegas up to 1",
+    )
+
+
 def _lone_candidate_warnings(weights: Mapping[str, float]) -> Iterator[str]:
     if len(weights) == 1:
         yield f"{next(iter(weights))} is the only candidate: nothing is mixed"

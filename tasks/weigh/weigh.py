@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from tasks.errors import InputError, NonFiniteError, RecipeError
 from tasks.records import MergeWeights, Score, Trust
 from tasks.settings import CandidateSettings, WeighSettings
+from tasks.weigh.data_size import compute_data_omegas, compute_data_shares
 from tasks.weigh.given import compute_uniform_weights, take_given_shares, take_omegas
 from tasks.weigh.loss import compute_merge_weights, mix_with_target
-from tasks.weigh.trust import assess_weights, compute_effective_models, warn_about_left_out, warn_about_losses
+from tasks.weigh.trust import (
+    assess_weights,
+    compute_effective_models,
+    warn_about_large_omegas,
+    warn_about_left_out,
+    warn_about_losses,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +49,9 @@ def weigh_candidates(
     elif settings.strategy == "uniform":
         shares = compute_uniform_weights([candidate.name for candidate in candidates])
         weights = MergeWeights("uniform", shares, assess_weights(shares))
+    elif settings.strategy == "data_size":
+        shares = compute_data_shares(candidates)
+        weights = MergeWeights("data_size", shares, assess_weights(shares))
     else:
         weights = _weigh_as_given(candidates, settings)
     listed = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.weights.items())
@@ -94,8 +104,12 @@ def _weigh_as_given(candidates: Sequence[CandidateSettings], settings: WeighSett
 
 
 def _weigh_skills(candidates: Sequence[CandidateSettings], settings: WeighSettings) -> MergeWeights:
+    if settings.strategy == "data_size":
+        omegas = compute_data_omegas(candidates)
+        warnings = warn_about_large_omegas(omegas)
+        return MergeWeights("data_size", omegas, Trust(compute_effective_models(omegas), warnings))
     if settings.strategy != "given":
-        raise RecipeError(f"weigh.strategy: task_arithmetic takes given omegas, not {settings.strategy}")
+        raise RecipeError(f"weigh.strategy: task_arithmetic takes given omegas, not {settings.strategy}; or data_size")
     omegas = take_omegas(candidates, settings.weights)
     # No warning about a lone candidate: a single skill is mixed with the base.
     return MergeWeights("given", omegas, Trust(compute_effective_models(omegas)))

@@ -42,7 +42,13 @@ def test_a_json_list_is_read_too(tmp_path: Path):
         ('{"input": "a"}', r"line 2: expected text in 'output', found no such key \(keys: input\)"),
         ('{"input": "a", "output": 3}', "line 2: expected text in 'output', found int"),
         ('{"input": "a", "output": " "}', "line 2: the output is empty"),
-        ('{"messages": []}', "line 2: .*found chat messages"),
+        ('{"messages": []}', "line 2: expected at least two messages"),
+        ('{"messages": [{"role": "user", "content": "a"}, 3]}', "line 2: message 2: expected text in 'role' and"),
+        ('{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}', "is the user's"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}',
+            "line 2: the last message is empty",
+        ),
     ],
 )
 def test_a_bad_answer_row_is_named_by_its_line(tmp_path: Path, line: str, message: str):
@@ -64,6 +70,40 @@ def test_a_bad_answer_row_is_named_by_its_line(tmp_path: Path, line: str, messag
 def test_a_bad_pair_in_the_recipe_is_named_by_its_row(row: dict[str, object], message: str):
     with pytest.raises(ExampleDataError, match=f"examples: 1 row cannot be used:\n  {message}"):
         check_rows([row], "encoder", "examples")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query": "q", "pos": ["p"], "neg": []}, "row 1: expected at least one text in 'neg'"),
+        ({"query": "q", "pos": ["p", "r"], "neg": ["n", "r"]}, "row 1: 'r' stands in 'pos' and in 'neg'"),
+        ({"query": "q", "pos": []}, "row 1: expected at least one text in 'pos'"),
+    ],
+)
+def test_a_reranker_needs_negatives_that_are_no_positives(row: dict[str, object], message: str):
+    with pytest.raises(ExampleDataError, match=message):
+        check_rows([row], "reranker", "examples")
+
+
+CHAT = {"messages": [{"role": "user", "content": " Who  is it?"}, {"role": "assistant", "content": "b"}]}
+
+
+def test_chats_are_for_decoders_only():
+    assert check_rows([CHAT], "decoder", "examples") == [CHAT]
+    for kind in ("encoder-decoder", "classification"):
+        with pytest.raises(ExampleDataError, match="found chat messages, which are for the examples of decoders"):
+            check_rows([CHAT], kind, "examples")
+
+
+def test_chats_and_other_rows_are_not_mixed():
+    with pytest.raises(
+        ExampleDataError, match=r'examples: 1 of 2 rows are chats \("messages"\), .*write all rows alike'
+    ):
+        check_rows([CHAT, {"input": "a", "output": "b"}], "decoder", "examples")
+
+
+def test_a_chat_is_the_same_example_as_its_question():
+    assert row_text(CHAT) == row_text({"input": "who is it?"})
 
 
 def test_many_bad_lines_are_listed_up_to_ten_and_counted(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A Prefect server for the tests that need one, and the demo's models cut down to a recipe that runs in seconds."""
 
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,20 @@ def content(tmp_path: Path, rows: Path) -> dict[str, Any]:
 def recipe(content: dict[str, Any]) -> Recipe:
     """`content` as a recipe."""
     return read(content)
+
+
+@pytest.fixture
+def scores_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Losses are computed in this process, one model after the other, and kept in a cache of this test alone."""
+    one_at_a_time = threading.Lock()
+
+    def call(_setting: object, function: Any, *arguments: object, **_: object) -> Any:
+        with one_at_a_time:
+            return function("cpu", *arguments)
+
+    monkeypatch.setattr("tasks.score.candidate.call_on_device", call)
+    monkeypatch.setattr("tasks.resident._slots", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
 
 
 def read(content: dict[str, Any]) -> Recipe:

@@ -94,7 +94,10 @@ def test_a_bad_override_is_refused(tmp_path: Path, override: str, message: str):
         ({"candidates": [{"name": "law"}]}, "candidates.0.model: this key is needed here"),
         ({"name": "a b"}, "name: expected letters, digits, dots.*found 'a b'"),
         ({"gate": None}, "gate: expected a section with keys, found nothing"),
-        ({"model_type": "deoder"}, "model_type: expected 'decoder' or 'encoder', found 'deoder'"),
+        (
+            {"model_type": "deoder"},
+            "model_type: expected 'decoder', 'encoder', 'reranker' or 'encoder-decoder', found 'deoder'",
+        ),
         ({"score": {"devices": "gpu"}}, "score.devices: expected 'auto' or a list, found 'gpu'"),
         ({"weigh": {"temperature": float("inf"), "alpha": 0.5}}, "temperature: expected a finite number, found inf"),
         ({"candidates": GOOD["candidates"] + GOOD["candidates"][:1]}, "the name 'base' is used 2 times"),

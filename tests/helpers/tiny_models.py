@@ -39,7 +39,7 @@ def save_decoder(folder, seed, *, template="<s> $A", tied=True, dtype=torch.floa
     return folder
 
 
-def save_encoder(folder, seed, *, pooling="mean", similarity="cosine", prompts=None, dense=False):
+def save_encoder(folder, seed, *, pooling="mean", similarity="cosine", prompts=None, dense=False, normalize=False):
     """A random Bert of two layers that reads 16 tokens, as a sentence-transformers folder."""
     torch.manual_seed(seed)
     config = BertConfig(
@@ -51,7 +51,8 @@ def save_encoder(folder, seed, *, pooling="mean", similarity="cosine", prompts=N
     tokenizer.pad_token = "<unk>"
     tokenizer.save_pretrained(folder)
     modules = [Transformer(str(folder)), Pooling(16, pooling_mode=pooling)]
-    modules += [Dense(16, 8), Normalize()] if dense else []
+    modules += [Dense(16, 8)] if dense else []
+    modules += [Normalize()] if dense or normalize else []
     encoder = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name=similarity, prompts=prompts)
     encoder.save_pretrained(str(folder), create_model_card=False)
     return folder

@@ -89,6 +89,8 @@ def test_long_values_are_cut():
         ("encoder", "BertForMaskedLM", False),
         ("encoder", "BertModel", True),
         ("encoder", "Qwen2ForCausalLM", True),
+        ("reranker", "XLMRobertaForSequenceClassification", False),
+        ("reranker", "BertForSequenceClassification", True),
     ],
 )
 def test_models_of_the_recipes_kind_are_accepted(model_type: str, architecture: str, has_modules: bool):
@@ -111,3 +113,40 @@ def test_models_of_another_kind_are_named(
 ):
     problem = architecture_problem({"architectures": architectures}, model_type, has_modules, "the base")
     assert problem is not None and problem.startswith("the base: ") and text in problem
+
+
+T5 = {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
+
+
+def test_an_encoder_decoder_says_that_it_is_one():
+    old = T5 | {"architectures": ["T5WithLMHeadModel"]}
+    assert architecture_problem(T5, "encoder-decoder", False, "the base") is None
+    assert architecture_problem(old, "encoder-decoder", False, "the base") is None
+    assert architecture_problem(old, "decoder", False, "the base") is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (LLAMA, "config.json says LlamaForCausalLM without is_encoder_decoder"),
+        # Reads pictures and text, but encodes neither for a decoder.
+        ({"architectures": ["LlavaForConditionalGeneration"]}, "LlavaForConditionalGeneration without"),
+        (T5 | {"architectures": ["T5ForSequenceClassification"]}, "but config.json says T5ForSequenceClassification"),
+    ],
+)
+def test_what_is_no_encoder_decoder_is_named(config: dict[str, Any], text: str):
+    problem = architecture_problem(config, "encoder-decoder", False, "the base")
+    assert problem is not None and problem.startswith("the base: model_type is encoder-decoder") and text in problem
+
+
+def test_a_reranker_has_one_logit_or_two():
+    config: dict[str, Any] = {"architectures": ["BertForSequenceClassification"]}
+    for labels in (["LABEL_0"], ["no", "yes"]):
+        labelled = config | {"id2label": dict(enumerate(labels))}
+        assert architecture_problem(labelled, "reranker", False, "the base") is None
+    problem = architecture_problem(config | {"id2label": {"0": "a", "1": "b", "2": "c"}}, "reranker", False, "the base")
+    assert problem == ("the base: model_type is reranker, which has one logit or two, but config.json says 3 labels")
+    problem = architecture_problem({"architectures": ["BertModel"]}, "reranker", False, "the base")
+    assert problem == (
+        "the base: model_type is reranker, which needs a ...ForSequenceClassification, but config.json says BertModel"
+    )

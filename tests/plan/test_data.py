@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from tasks.cache import ResultCache
 from tasks.data.examples import digest_rows, read_rows
-from tasks.plan.data import load_tokenizer, read_data
+from tasks.plan.data import length_problems, load_tokenizer, read_data
 from tasks.references import local_path
 
 ROWS = [{"input": "is it late", "output": "yes"}, {"input": "is it", "output": "no"}]
@@ -109,6 +109,25 @@ def test_queries_are_kept_apart_too(make_recipe: Any, cache: ResultCache, tmp_pa
     ]
     assert {name: found.n for name, found in data.evaluation.items()} == {"trains": 1, "other": 1}
     assert data.answers == {}
+
+
+def test_outputs_of_an_encoder_decoder_are_measured_apart_from_their_inputs(family: dict[str, Path]):
+    tokenizer = load_tokenizer(family["base"] / "tokenizer.json")
+    assert tokenizer is not None
+    rows = [{"input": "is it late is it late", "output": "yes no"}, {"input": "is", "output": "yes no maybe"}]
+    (problem,) = length_problems(rows, "examples", tokenizer, 2, "encoder-decoder")
+    assert problem.startswith("examples: 1 of 2 outputs cannot be predicted:\n  row 2: the output has 3 tokens")
+
+
+def test_what_no_default_loss_of_the_model_type_measures_is_not_measured(make_recipe: Any, cache: ResultCache):
+    weigh = {"strategy": "loss"}
+    chats = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    found = read_data(make_recipe(examples=chats, weigh=weigh), cache)
+    assert (found.are_chats, found.answers) == (True, {})
+    found = read_data(make_recipe(examples=ROWS, weigh=weigh, score={"loss": "lm_cocktail"}), cache)
+    assert (found.are_chats, found.answers) == (False, {})
+    found = read_data(make_recipe(model_type="encoder-decoder", examples=ROWS, weigh=weigh), cache)
+    assert found.answers == {"examples": ROWS}
 
 
 def test_a_tokenizer_that_cannot_be_read_is_none(tmp_path: Path, family: dict[str, Path]):

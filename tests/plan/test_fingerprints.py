@@ -164,3 +164,15 @@ def test_a_release_that_a_rule_names_counts_by_content_not_by_alias():
 def test_a_fingerprint_is_64_hex_digits_and_stays_as_it_is():
     # Pinned: if this changes, every night builds its model again. Raise ENGINE_VERSION only when bytes change.
     assert model_fingerprint(SAME, PLAN) == "db144ba0f4daf662cf93cd302ff0e665600e12bef51a3589f16a2d9b379bb3ee"
+
+
+def test_sizes_of_training_data_count_where_they_decide_the_weights():
+    def sized(strategy: str, *sizes: int) -> str:
+        names = ("news", "law")
+        candidates = [
+            {"name": name, "model": f"/m/{name}", "train_size": size} for name, size in zip(names, sizes, strict=True)
+        ]
+        return model_fingerprint(recipe(candidates=candidates, weigh={"strategy": strategy}), PLAN)
+
+    assert sized("data_size", 1, 3) != sized("data_size", 1, 2)
+    assert sized("uniform", 1, 3) == sized("uniform", 1, 2)

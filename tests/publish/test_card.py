@@ -40,13 +40,21 @@ def test_the_header_is_what_the_hub_expects_of_a_merge(make_report):
     }
 
 
-def test_an_encoder_is_for_sentence_transformers(make_report):
+@pytest.mark.parametrize(
+    ("model_type", "library", "task", "class_name"),
+    [
+        ("encoder", "sentence-transformers", "sentence-similarity", "SentenceTransformer"),
+        ("reranker", "sentence-transformers", "text-ranking", "CrossEncoder"),
+        ("encoder-decoder", "transformers", "text2text-generation", "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_other_model_types_name_their_library_and_task(make_report, model_type, library, task, class_name):
     report = make_report()
-    recipe = Recipe.model_validate(report.recipe).model_copy(update={"model_type": "encoder"})
+    recipe = Recipe.model_validate(report.recipe).model_copy(update={"model_type": model_type})
     card = render_card(recipe, report, read_lineage(recipe, report))
     data = ModelCard(card).data
-    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "sentence-similarity")
-    assert "SentenceTransformer(" in card
+    assert (data.library_name, data.pipeline_tag) == (library, task)
+    assert f"import {class_name}" in card
 
 
 def test_local_models_are_named_by_content_and_their_paths_do_not_leak(make_report, tmp_path: Path):

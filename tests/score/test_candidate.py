@@ -7,7 +7,7 @@ import tempfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import save_decoder, save_encoder
+from tiny_models import save_decoder, save_encoder, word_tokenizer
 
 import tasks.resident
 import tasks.score.candidate
@@ -16,8 +16,9 @@ from tasks.checkpoint import describe_folder, list_model_files
 from tasks.data.examples import describe_examples
 from tasks.devices import open_devices
 from tasks.digests import hash_file
-from tasks.errors import ExampleDataError, NonFiniteError
-from tasks.losses import decoder_losses, encoder_losses
+from tasks.errors import ExampleDataError, NonFiniteError, RecipeError
+from tasks.losses.decoder import decoder_losses
+from tasks.losses.encoder import encoder_losses
 from tasks.resident import resident_decoder, resident_encoder
 from tasks.score.candidate import is_scored, score_candidate
 from tasks.settings import ScoreSettings
@@ -116,6 +117,25 @@ def test_what_changes_losses_is_computed_again(cache, law, examples, in_process,
     score_candidate(law, examples, "decoder", SETTINGS, cache)
     score_candidate(law, examples, "decoder", SETTINGS.model_copy(update=change), cache)
     assert len(in_process) == 2
+
+
+def test_a_batch_size_matters_to_lm_cocktail_alone(cache, law, examples, in_process):
+    tokenizer = word_tokenizer("<s> $A")
+    tokenizer.eos_token = "</s>"
+    tokenizer.save_pretrained(law.folder)
+    for batch_size in (1, 2):
+        settings = SETTINGS.model_copy(update={"batch_size": batch_size})
+        score_candidate(law, examples, "decoder", settings, cache)
+        found = score_candidate(law, examples, "decoder", settings.model_copy(update={"loss": "lm_cocktail"}), cache)
+        assert len(found.losses) == 2 // batch_size
+    assert len(in_process) == 3
+
+
+def test_a_loss_that_a_model_type_has_not_is_refused_before_any_work(cache, law, examples, in_process):
+    settings = SETTINGS.model_copy(update={"loss": "lm_cocktail"})
+    with pytest.raises(RecipeError, match=r"score\.loss lm_cocktail: LM_Cocktail measures no rerankers"):
+        score_candidate(law, examples, "reranker", settings, cache)
+    assert not in_process
 
 
 def test_other_examples_are_scored_again(tmp_path, cache, law, examples, in_process):

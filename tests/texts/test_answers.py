@@ -4,6 +4,11 @@ import logging
 
 import pytest
 from tiny_models import VOCABULARY, word_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from tasks.errors import ExampleDataError
 from tasks.texts.answers import join_answer, tokenise_answers
@@ -95,3 +100,39 @@ def test_ten_bad_answers_are_listed_and_the_others_counted():
         tokenise_answers(word_tokenizer(), ["a"] * 12, ["a b c d e yes no question answer topic a b"] * 12, 4)
     assert "row 10 ('a b c d e yes no question answer topi...')" in str(caught.value)
     assert "row 11" not in str(caught.value)
+
+
+def test_texts_that_are_whole_get_neither_a_space_nor_special_tokens():
+    tokenizer = word_tokenizer("<s> $A </s>")
+    tokenizer.bos_token = "<s>"
+    (found,) = tokenise_answers(tokenizer, ["a b"], [" yes"], 10, verbatim=True)
+    assert (found.context, found.labels) == (ids("a", " b"), ids(" yes"))
+    # "ab" and "yes" are not pulled apart: one unknown word.
+    (found,) = tokenise_answers(tokenizer, ["a b"], ["yes"], 10, verbatim=True)
+    assert (found.context, found.labels) == (ids("a"), ids("<unk>"))
+
+
+def test_of_whole_texts_a_leading_bos_token_is_kept():
+    tokenizer = word_tokenizer()
+    tokenizer.bos_token = "<s>"
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    (found,) = tokenise_answers(tokenizer, ["<s> a b c"], [" yes"], 3, verbatim=True)
+    assert (found.context, found.labels) == (ids("<s>", " c"), ids(" yes"))
+
+
+@pytest.fixture(scope="module")
+def t5_tokenizer():
+    """As T5's: a space is the mark that begins a token, and </s> ends every text."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁b", "▁yes", "▁no", "s", "▁c"]
+    backend = Tokenizer(Unigram([(piece, -float(number)) for number, piece in enumerate(pieces)], unk_id=2))
+    backend.pre_tokenizer = Metaspace(replacement="▁", prepend_scheme="always")
+    backend.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>", pad_token="<pad>")
+
+
+def test_answers_of_a_t5_tokenizer_begin_behind_the_prompt_and_end_before_its_end_token(t5_tokenizer):
+    # ▁a ▁b | ▁yes s: the pieces of "yess" are the answer, </s> is the tokenizer's own.
+    (found,) = tokenise_answers(t5_tokenizer, ["a b"], ["yess"], 10)
+    assert (found.context, found.labels) == ((4, 5, 6), (6, 8))
+    (found,) = tokenise_answers(t5_tokenizer, ["a b c"], ["yes no"], 4)
+    assert (found.context, found.labels) == ((5, 9, 6), (6, 7))

@@ -1,0 +1,23 @@
+"""How many tokens a model can read."""
+
+from typing import Any
+
+from tasks.resident import ResidentModel
+
+
+def length_limit(model: ResidentModel, max_length: int) -> int:
+    """`max_length`, or the model's own limit if that is less.
+
+    A limit that only the tokenizer states (`model_max_length`) does not count: T5's, with relative positions, is none.
+    """
+    config: Any = model.model.config.get_text_config()
+    own_limit: int | None = getattr(config, "max_position_embeddings", None)
+    return min(max_length, own_limit - _count_unused_positions(model.model)) if own_limit else max_length
+
+
+def _count_unused_positions(module: Any) -> int:
+    """RoBERTa and its kin count positions from behind the padding index: 514 rows of the table are 512 positions."""
+    for name, part in module.named_modules():
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            return part.padding_idx + 1
+    return 0

@@ -1,0 +1,75 @@
+"""Rerankers (cross-encoders): how high a row's positives are ranked above its negatives, listwise.
+
+A loss does not depend on other rows, nor on which pairs share a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.errors import CheckpointError, ExampleDataError
+from tasks.losses.finite import check_finite
+from tasks.losses.limits import length_limit
+from tasks.resident import ResidentModel
+from tasks.texts.batches import token_batches
+from tasks.texts.pairs import tokenise_pairs
+from tasks.workers.main import report_progress
+
+
+def reranker_losses(
+    reranker: ResidentModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int, max_length: int
+) -> tuple[list[float], int]:
+    """Listwise cross-entropy of each row, and the number of pairs read.
+
+    The loss is the mean over a row's positives of the cross-entropy of that positive among itself and the row's
+    negatives, each text once. Scores are taken as the model gives them, without an activation: training has given them
+    their scale.
+
+    Args:
+        reranker: The model. Of one logit, that is the score; of two, the score is the log-odds of the second.
+        rows: `{"query": text, "pos": [text, ...], "neg": [text, ...]}` each, with at least one text in both.
+        batch_tokens: Most tokens of a batch, padding included; one longer pair is a batch by itself.
+        max_length: Most tokens of a pair; the model's own limit holds as well. Documents are cut, queries never.
+
+    Raises:
+        CheckpointError: the model has more than two logits.
+        ExampleDataError: a row has no negative, or a query leaves no room for a document.
+        NonFiniteError: the model gives NaN or infinity; the rows are named.
+    """
+    if (n_logits := reranker.model.config.num_labels) not in (1, 2):
+        raise CheckpointError(f"{reranker.folder}: a reranker has one logit or two, this model has {n_logits}")
+    if lonely := [str(number) for number, row in enumerate(rows, start=1) if not row.get("neg")]:
+        raise ExampleDataError(f"row {', '.join(lonely[:10])}: there is no negative (neg) to rank the positives above")
+    lists = [(list(dict.fromkeys(row["pos"])), list(dict.fromkeys(row["neg"]))) for row in rows]
+    queries = [row["query"] for row, (pos, neg) in zip(rows, lists, strict=True) for _ in (*pos, *neg)]
+    documents = [text for pos, neg in lists for text in (*pos, *neg)]
+    pairs = tokenise_pairs(reranker.tokenizer, queries, documents, length_limit(reranker, max_length))
+    scores = iter(_score(reranker, pairs, batch_tokens))
+    losses: list[float] = []
+    for pos, neg in lists:
+        positive = torch.tensor([next(scores) for _ in pos], dtype=torch.float64)
+        negative = torch.tensor([next(scores) for _ in neg], dtype=torch.float64)
+        losses.append(float((torch.logaddexp(positive, negative.logsumexp(0)) - positive).mean()))
+    check_finite(losses)
+    return losses, len(pairs)
+
+
+def _score(reranker: ResidentModel, pairs: Sequence[Mapping[str, list[int]]], batch_tokens: int) -> list[float]:
+    """One score per pair, in their order."""
+    # A decoder with a head finds the last token by its pad token; without one it takes one text at a time.
+    can_pad = reranker.tokenizer.pad_token is not None and reranker.model.config.pad_token_id is not None
+    scores: dict[int, float] = {}
+    for batch in token_batches([len(pair["input_ids"]) for pair in pairs], batch_tokens if can_pad else 1):
+        scores.update(zip(batch, _batch_scores(reranker, [pairs[index] for index in batch]), strict=True))
+        report_progress(len(scores), len(pairs))
+    return [scores[index] for index in range(len(pairs))]
+
+
+@torch.inference_mode()
+def _batch_scores(reranker: ResidentModel, pairs: Sequence[Mapping[str, list[int]]]) -> list[float]:
+    columns = {key: [pair[key] for pair in pairs] for key in pairs[0]}
+    padded = reranker.tokenizer.pad(columns, padding=len(pairs) > 1, return_tensors="pt", verbose=False)
+    logits: Tensor = reranker.model(**padded.to(reranker.device)).logits.double()
+    return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).tolist()

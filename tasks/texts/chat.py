@@ -1,0 +1,63 @@
+"""Chats as texts: what a chat template writes before the last answer, and that answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.errors import ExampleDataError
+from tasks.messages import list_lines
+
+# A character for private use: no template and no message has it, so where it comes out is where an answer would.
+_MARK = "\ue000"
+
+
+def is_chat(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a conversation instead of an input with its output."""
+    return "messages" in row
+
+
+def render_chats(tokenizer: Any, chats: Sequence[Sequence[Mapping[str, str]]]) -> tuple[list[str], list[str]]:
+    """The text before each chat's last answer, and the answer, as the tokenizer's chat template writes them.
+
+    What the template writes behind the answer (the end of the turn) is left out: it is the same in every chat.
+
+    Args:
+        tokenizer: Of transformers.
+        chats: Messages with `role` and `content`; the last one is the assistant's.
+
+    Raises:
+        ExampleDataError: the tokenizer has no chat template, or the template refuses or drops messages; by row.
+    """
+    if not tokenizer.chat_template:
+        raise ExampleDataError(
+            f"the rows are chats, but the tokenizer of {tokenizer.name_or_path} has no chat template; add its "
+            'chat_template.jinja, or write the rows as {"input", "output"}'
+        )
+    prompts: list[str] = []
+    answers: list[str] = []
+    problems: list[str] = []
+    for number, messages in enumerate(chats, start=1):
+        try:
+            prompt, answer = _render(tokenizer, messages)
+        except Exception as error:  # A template is a program: it raises what it likes, by raise_exception() too.
+            problems.append(f"row {number}: {error}")
+        else:
+            prompts.append(prompt)
+            answers.append(answer)
+    if problems:
+        raise ExampleDataError(
+            f"the chat template of {tokenizer.name_or_path} cannot write {len(problems)} of {len(chats)} chats:"
+            f"{list_lines(problems)}"
+        )
+    return prompts, answers
+
+
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """Both texts of one chat; ValueError where the template does not write the answer as it stands."""
+    marked = [*messages[:-1], {**messages[-1], "content": _MARK}]
+    whole: str = tokenizer.apply_chat_template([*messages], tokenize=False)
+    prompt, _, end = str(tokenizer.apply_chat_template(marked, tokenize=False)).partition(_MARK)
+    answer = whole[len(prompt) : len(whole) - len(end)]
+    # Templates may strip white space; those that change more (cut reasoning out, say) are not to be guessed.
+    if not (whole.startswith(prompt) and whole.endswith(end)) or answer.strip() != messages[-1]["content"].strip():
+        raise ValueError("it does not write the last answer as it stands, so where the answer begins is unknown")
+    return prompt, answer

@@ -1,0 +1,37 @@
+"""Which parts of a recipe go with which type of model."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.recipe import Recipe
+
+MODEL_TYPES = ("decoder", "encoder", "reranker", "encoder-decoder")
+
+
+def make(model_type: str, **sections: Any) -> Recipe:
+    content = {"name": "x", "model_type": model_type, "candidates": [{"name": "a", "model": "/a"}], "examples": [{}]}
+    return Recipe.model_validate({**content, **sections})
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_type_of_model_can_be_weighed_by_losses(model_type: str):
+    assert make(model_type, weigh={"strategy": "loss"}).needs_examples
+
+
+@pytest.mark.parametrize("model_type", ["reranker", "encoder-decoder"])
+def test_types_without_an_evaluation_say_so(model_type: str):
+    with pytest.raises(
+        ValidationError, match=f"task 'x' is of kind retrieval; a model of type {model_type} has no kind"
+    ):
+        make(model_type, evaluate=[{"name": "x", "kind": "retrieval", "data": "/x"}])
+
+
+def test_lm_cocktail_has_no_loss_for_rerankers():
+    with pytest.raises(ValidationError, match=r"score\.loss lm_cocktail: LM_Cocktail measures no rerankers"):
+        make("reranker", score={"loss": "lm_cocktail"})
+    for model_type in ("decoder", "encoder", "encoder-decoder"):
+        assert make(model_type, score={"loss": "lm_cocktail"}).score.batch_size == 2
+    # Nothing is scored, so it does not matter.
+    assert make("reranker", score={"loss": "lm_cocktail"}, weigh={"strategy": "uniform"})
