@@ -4,8 +4,9 @@ One pydantic model is the YAML file, the flow's parameter and the form in the Pr
 see it whole; every other step takes a section of it (`tasks.settings`) or plain arguments.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -104,6 +105,16 @@ def train_size_problem(candidates: Iterable[CandidateSettings]) -> str | None:
         "candidates: strategy data_size needs train_size, how many examples each was trained on, counted alike for "
         f"all; found {' and '.join(found)}"
     )
+
+
+def scale_shares(given: Mapping[str, float], names: Sequence[str]) -> dict[str, float] | None:
+    """Given shares of the candidates that take part, scaled to sum to 1.
+
+    The share of one that was left out goes to the others in proportion. Shares may be negative (extrapolation); None
+    where next to nothing is left of them, since dividing by it would blow the others up.
+    """
+    kept = math.fsum(given[name] for name in names)
+    return None if kept < WEIGHT_SUM_TOLERANCE else {name: given[name] / kept for name in names}
 
 
 def _name_problems(recipe: Recipe) -> Iterator[str]:

@@ -4,11 +4,12 @@ What does not change the merged bytes is left out: devices, batches, time limits
 lock file, or the same recipe on another machine, have one fingerprint.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tasks.digests import hash_json
-from tasks.recipe import Recipe
+from tasks.recipe import Recipe, scale_shares
 from tasks.records import Plan
 from tasks.settings import CandidateSettings, EvaluationTask, GateRule, parse_size
 
@@ -28,12 +29,15 @@ def with_fingerprints(recipe: Recipe, plan: Plan) -> Plan:
 def model_fingerprint(recipe: Recipe, plan: Plan) -> str:
     """64 hex digits over everything that decides the bytes of the merged model."""
     settings = {candidate.name: candidate for candidate in recipe.candidates}
+    shares = _given_shares(recipe, [model.name for model in plan.candidates])
     inputs = {
         "engine": ENGINE_VERSION,
         "model_type": recipe.model_type,
         "base": plan.base.digest,
         # A list: sums are made in this order, and floating sums depend on it.
-        "candidates": [{"digest": model.digest, **_share(recipe, settings[model.name])} for model in plan.candidates],
+        "candidates": [
+            {"digest": model.digest, **_share(recipe, settings[model.name], shares)} for model in plan.candidates
+        ],
         "merge": recipe.merge.model_dump(mode="json", by_alias=True)
         | {"max_shard_size": parse_size(recipe.merge.max_shard_size)},
         "weigh": _weighing(recipe, plan),
@@ -53,13 +57,24 @@ def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
     return hash_json(inputs)
 
 
-def _share(recipe: Recipe, candidate: CandidateSettings) -> dict[str, Any]:
-    """What the recipe says of one candidate's part. Its name is no part of it."""
+def _given_shares(recipe: Recipe, names: Sequence[str]) -> Mapping[str, float]:
+    """Weights that the recipe gives, as they will count: a lock file pins them after scaling.
+
+    Twelve digits, because scaling what was scaled before may change the last ones.
+    """
     given = recipe.weigh.weights
+    if given is None or recipe.merge.method != "linear":
+        return given or {}
+    scaled = scale_shares(given, names) or given
+    return {name: float(f"{share:.12g}") for name, share in scaled.items()}
+
+
+def _share(recipe: Recipe, candidate: CandidateSettings, shares: Mapping[str, float]) -> dict[str, Any]:
+    """What the recipe says of one candidate's part. Its name is no part of it."""
     share: dict[str, Any] = {
         "role": candidate.role,
         "omega": candidate.omega,
-        "weight": given[candidate.name] if given is not None else None,
+        "weight": shares.get(candidate.name),
     }
     # With every other strategy it is a note that changes nothing.
     return share | {"train_size": candidate.train_size} if recipe.weigh.strategy == "data_size" else share

@@ -23,7 +23,7 @@ from tasks.plan.ancestry import (
 from tasks.plan.compatibility import ModelHeaders, check_compatibility, check_model_type, read_headers
 from tasks.plan.findings import Findings
 from tasks.plan.resolve import resolve_checkpoint
-from tasks.recipe import Recipe
+from tasks.recipe import Recipe, scale_shares
 from tasks.registry.releases import MANIFEST_FILE
 from tasks.settings import CandidateSettings
 
@@ -178,7 +178,10 @@ def _remaining_problems(recipe: Recipe, left_out: Mapping[str, str]) -> list[str
     remaining["candidates"] = [entry for entry in remaining["candidates"] if entry["name"] not in left_out]
     weights: dict[str, float] | None = remaining["weigh"]["weights"]
     if weights is not None:
-        remaining["weigh"]["weights"] = {name: weight for name, weight in weights.items() if name not in left_out}
+        kept = {name: weight for name, weight in weights.items() if name not in left_out}
+        is_linear = recipe.merge.method == "linear"
+        # Shares are scaled, as they will be when they are weighed; what cannot be scaled is refused as it stands.
+        remaining["weigh"]["weights"] = (scale_shares(kept, list(kept)) if is_linear else None) or kept
     try:
         Recipe.model_validate(remaining)
     except ValidationError as error:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tasks.errors import RecipeError
-from tasks.recipe import WEIGHT_SUM_TOLERANCE
+from tasks.recipe import WEIGHT_SUM_TOLERANCE, scale_shares
 from tasks.settings import CandidateSettings
 
 
@@ -38,15 +38,14 @@ def take_given_shares(given: Mapping[str, float], names: Sequence[str]) -> dict[
     total = math.fsum(given.values())
     if abs(total - 1) > WEIGHT_SUM_TOLERANCE:
         raise RecipeError(f"weigh.weights: a linear merge needs weights that sum to 1; these sum to {total:.6g}")
-    kept = math.fsum(given[name] for name in names)
-    # Shares may be negative (extrapolation). What is left of them can then be next to nothing, and dividing by it
-    # would blow the others up.
-    if kept < WEIGHT_SUM_TOLERANCE:
+    shares = scale_shares(given, names)
+    if shares is None:
+        kept = math.fsum(given[name] for name in names)
         raise RecipeError(
             f"weigh.weights: the candidates that take part ({', '.join(names) or 'none'}) have {kept:.6g} of the "
             "weight; give weight to candidates that are not optional"
         )
-    return {name: given[name] / kept for name in names}
+    return shares
 
 
 def take_omegas(candidates: Sequence[CandidateSettings], given: Mapping[str, float] | None) -> dict[str, float]:

@@ -100,7 +100,11 @@ def _weigh_as_given(candidates: Sequence[CandidateSettings], settings: WeighSett
         raise RecipeError("weigh.weights: strategy given needs one number per candidate")
     names = [candidate.name for candidate in candidates]
     shares = take_given_shares(settings.weights, names)
-    return MergeWeights("given", shares, assess_weights(shares, warn_about_left_out(settings.weights, names)))
+    for warning in warn_about_left_out(settings.weights, names):
+        # Only in the log: the trust record is part of the model card, which must be the same when the release's lock
+        # file, in which nothing is left out, is run again.
+        logger.warning("weights: %s", warning)
+    return MergeWeights("given", shares, assess_weights(shares))
 
 
 def _weigh_skills(candidates: Sequence[CandidateSettings], settings: WeighSettings) -> MergeWeights:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.cache import ResultCache
+from tasks.plan.plan import plan_refresh
 from tasks.plan.survey import survey_models
 
 
@@ -191,15 +192,31 @@ def test_optional_candidates_that_cannot_be_used_are_left_out_with_the_reason(
     assert "does not descend" in survey.left_out["stranger"]
 
 
+def test_the_share_of_an_optional_candidate_that_is_gone_goes_to_the_others(
+    make_recipe: Any, family: dict[str, Path], cache: ResultCache, tmp_path: Path
+):
+    gone = {"model": str(tmp_path / "gone"), "optional": True}
+    weigh = {"strategy": "given", "weights": {"news": 0.2, "law": 0.4, "gone": 0.4}}
+    candidates = {name: family[name] for name in ("news", "law")}
+    found = plan_refresh(make_recipe({**candidates, "gone": gone}, weigh=weigh), cache)
+    assert list(found.left_out) == ["gone"]
+    # 0.2 / 0.6 and 0.4 / 0.6: the same model as a recipe (or lock file) that says so makes.
+    scaled = {"strategy": "given", "weights": {"news": 0.2 / 0.6, "law": 0.4 / 0.6}}
+    same = plan_refresh(make_recipe(candidates, weigh=scaled), cache)
+    assert found.model_fingerprint == same.model_fingerprint
+    other = {"strategy": "given", "weights": {"news": 0.5, "law": 0.5}}
+    assert plan_refresh(make_recipe(candidates, weigh=other), cache).model_fingerprint != same.model_fingerprint
+
+
 def test_a_recipe_that_needs_its_optional_candidate_is_refused(
     make_recipe: Any, family: dict[str, Path], cache: ResultCache, tmp_path: Path
 ):
     gone = {"model": str(tmp_path / "gone"), "optional": True}
-    weigh = {"strategy": "given", "weights": {"news": 0.6, "gone": 0.4}}
+    weigh = {"strategy": "given", "weights": {"news": 0.0, "gone": 1.0}}
     (problem,) = survey_models(
         make_recipe({"news": family["news"], "gone": gone}, weigh=weigh), cache
     ).findings.problems
     assert problem.startswith("without the optional gone the recipe no longer holds: ")
-    assert "these sum to 0.6" in problem and "no such folder" in problem
+    assert "these sum to 0" in problem and "no such folder" in problem
     (problem,) = survey_models(make_recipe({"gone": gone}), cache).findings.problems
     assert "at least 1 item" in problem
