@@ -197,7 +197,7 @@ def test_calls_wait_for_the_device_and_run_in_the_order_in_which_they_were_made(
 
     def note(line: str) -> None:
         # Its limit is shorter than the wait: waiting does not count.
-        call_on_device(CPU, on_worker.note, order, line, timeout_seconds=1.0, lock_folder=locks)
+        call_on_device(CPU, on_worker.note, order, line, timeout_seconds=2.0, lock_folder=locks)
 
     with open_devices(CPU, locks) as pool, ThreadPoolExecutor(4) as threads:
         first = threads.submit(call_on_device, CPU, on_worker.hold, started, end, lock_folder=locks)
@@ -206,7 +206,7 @@ def test_calls_wait_for_the_device_and_run_in_the_order_in_which_they_were_made(
         for line in ("one", "two", "three"):
             others.append(threads.submit(note, line))
             wait_until(lambda: len(pool.waiting) == len(others))
-        time.sleep(1.1)
+        time.sleep(2.1)
         assert not order.exists()
         end.touch()
         assert first.result() == "cpu"
