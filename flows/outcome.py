@@ -11,6 +11,7 @@ from typing import Any, Literal
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.plan.fingerprints import decision_fingerprint
 from tasks.recipe import Recipe
 from tasks.records import Plan, RefreshReport, Release, to_json
 from tasks.registry.promotion import is_settled
@@ -48,7 +49,7 @@ def find_past_decision(recipe: Recipe, planned: Plan) -> RefreshResult | None:
     if registry.is_blocked(planned.model_fingerprint):
         message = f"these inputs make {version or 'a version'} again, which was rolled back and is blocked"
         return _unchanged(registry, version, f"{message}; `cocktail unblock` lets it go live again")
-    if version is not None and version == planned.champion_version:
+    if version is not None and _went_live_by_same_question(registry, recipe, planned, version):
         return _unchanged(registry, version, f"{version} is live and was made of the same inputs")
     decision = registry.find_decision(planned.decision_fingerprint)
     if decision is None or not is_settled(registry, decision, recipe.publish):
@@ -57,6 +58,20 @@ def find_past_decision(recipe: Recipe, planned: Plan) -> RefreshResult | None:
     message = f"the same inputs were decided before: {decision.status} at {decision.created_at}: {reasons}"
     result = RefreshResult("unchanged", message, decision.version, weights=decision.weights, losses=decision.losses)
     return replace(result, evaluation=tuple(decision.evaluation), gate=to_json(decision.gate))
+
+
+def _went_live_by_same_question(registry: Registry, recipe: Recipe, planned: Plan, version: str) -> bool:
+    """Whether a version is live now because these very rules and data let it through.
+
+    It was compared with the version that was live before it. Other rules or data are another question, which is asked
+    also of a model that is live.
+    """
+    state = registry.read_alias(recipe.publish.alias) if recipe.publish else None
+    if state is None or state.version != version:
+        return False
+    before = next(iter(state.earlier_versions), None)
+    question = decision_fingerprint(recipe, replace(planned, champion_version=before))
+    return registry.find_decision(question) is not None
 
 
 def _unchanged(registry: Registry, version: str | None, message: str) -> RefreshResult:

@@ -194,6 +194,20 @@ def test_a_release_that_rotted_on_its_disk_is_not_what_the_gate_compares_with(
         refresh(read(content), cache=cache)
 
 
+def test_new_gate_rules_are_asked_of_a_model_that_is_live(content: dict[str, Any], cache: CacheSettings):
+    first = run(read(content), cache)[1]
+    passing = content | {"gate": {"rules": [{"task": "clinc", "min": 0.5}]}}
+    state, asked = run(read(passing), cache)
+    assert asked["status"] == "published" and asked["version"] == first["version"]
+    assert "min 0.500" in asked["gate"]["reasons"][0]
+    assert run(read(passing), cache)[0].name == "Unchanged"
+    state, _ = run(read(content | {"gate": {"rules": [{"task": "clinc", "min": 1.01}]}}), cache)
+    assert state.name == "Rejected"
+    # What is live stays live: the new rules say that it would not be let through today.
+    assert open_registry(content["publish"]["to"][0], "assistant").resolve("champion") == first["version"]
+    assert run(read(content), cache)[0].name == "Unchanged"
+
+
 def test_a_dry_run_measures_everything_and_writes_nothing(recipe: Recipe, cache: CacheSettings, tmp_path: Path):
     _, result = run(recipe, cache, dry_run=True)
     assert result["status"] == "dry-run"
