@@ -71,7 +71,8 @@ def _went_live_by_same_question(registry: Registry, recipe: Recipe, planned: Pla
         return False
     before = next(iter(state.earlier_versions), None)
     question = decision_fingerprint(recipe, replace(planned, champion_version=before))
-    return registry.find_decision(question) is not None
+    decision = registry.find_decision(question)
+    return decision is not None and decision.status != "rejected"
 
 
 def _unchanged(registry: Registry, version: str | None, message: str) -> RefreshResult:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFutureList
 
@@ -15,8 +16,6 @@ from tasks.errors import is_transient
 
 logger = logging.getLogger(__name__)
 
-RETRIES = 2
-RETRY_DELAY_SECONDS = (1.0, 10.0)
 _ARTIFACT_SECONDS = 2.0
 _LOG_SECONDS = 10.0
 
@@ -35,6 +34,16 @@ def is_transient_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) 
 def outcomes(futures: PrefectFutureList[Any]) -> list[Any]:
     """Wait for mapped task runs; each one's result, or the error it ended with after its retries."""
     return [future.result(raise_on_failure=False) for future in futures]
+
+
+RETRIED: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [1.0, 10.0],
+    "retry_condition_fn": is_transient_failure,
+    "cache_policy": NO_CACHE,
+    "result_serializer": "json",
+}
+"""Options of every task that reaches a device, a disk or a network."""
 
 
 @contextmanager

@@ -1,24 +1,15 @@
 """The face of evaluating."""
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from tasks.cache import open_cache
 from tasks.evaluate.model import evaluate_model
-from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure, progress_in_ui
+from tasks.faces import RETRIED, progress_in_ui
 from tasks.records import Checkpoint, Evaluation, ExampleSet
 from tasks.settings import CacheSettings, EvaluationTask, ScoreSettings
 
 
-@task(
-    name="evaluate",
-    task_run_name="evaluate {checkpoint.name} on {evaluation.name}",
-    retries=RETRIES,
-    retry_delay_seconds=list(RETRY_DELAY_SECONDS),
-    retry_condition_fn=is_transient_failure,
-    cache_policy=NO_CACHE,
-    result_serializer="json",
-)
+@task(name="evaluate", task_run_name="evaluate {checkpoint.name} on {evaluation.name}", **RETRIED)
 def evaluate(
     checkpoint: Checkpoint, evaluation: EvaluationTask, data: ExampleSet, settings: ScoreSettings, cache: CacheSettings
 ) -> Evaluation:

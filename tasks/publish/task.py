@@ -5,21 +5,13 @@ from datetime import UTC, datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.faces import RETRIES, RETRY_DELAY_SECONDS, is_transient_failure
+from tasks.faces import RETRIED
 from tasks.publish.release import publish_release, record_rejection
 from tasks.records import RefreshReport, Release
 from tasks.settings import PublishSettings
 
 
-@task(
-    name="publish",
-    task_run_name="publish",
-    retries=RETRIES,
-    retry_delay_seconds=list(RETRY_DELAY_SECONDS),
-    retry_condition_fn=is_transient_failure,
-    cache_policy=NO_CACHE,
-    result_serializer="json",
-)
+@task(name="publish", task_run_name="publish", **RETRIED)
 def publish(report: RefreshReport, settings: PublishSettings, by: str) -> Release:
     """Release the merged model whole, then move the alias; see `tasks.publish.release`."""
     return publish_release(report, settings, now=datetime.now(UTC), by=by)

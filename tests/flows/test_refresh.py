@@ -208,6 +208,15 @@ def test_new_gate_rules_are_asked_of_a_model_that_is_live(content: dict[str, Any
     assert run(read(content), cache)[0].name == "Unchanged"
 
 
+def test_rules_that_once_said_no_are_asked_again_of_the_model_that_other_rules_let_through(
+    content: dict[str, Any], cache: CacheSettings
+):
+    strict = content | {"gate": {"rules": [{"task": "clinc", "min": 1.01}]}}
+    assert run(read(strict), cache)[0].name == "Rejected"
+    assert run(read(content), cache)[1]["status"] == "published"
+    assert run(read(strict), cache)[0].name == "Rejected"
+
+
 def test_a_dry_run_measures_everything_and_writes_nothing(recipe: Recipe, cache: CacheSettings, tmp_path: Path):
     _, result = run(recipe, cache, dry_run=True)
     assert result["status"] == "dry-run"
