@@ -81,6 +81,13 @@ class AliasConflictError(StoreError):
 class TransientStoreError(StoreError):
     """A fault of the network or the server that may pass."""
 
+    def __init__(self, message: str, retry_after: float | None = None, attempts: int = 1):
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the server asked to be left alone; None if it did not."""
+        self.attempts = attempts
+        """How often it was tried before this was raised; more than 1 where a client tries again by itself."""
+
 
 class ReleaseError(CocktailError):
     """A release is damaged, blocked or incomplete."""
