@@ -1,7 +1,8 @@
-"""Results that need not be computed twice, known by the content of everything they depend on.
+"""Results that need not be computed twice and files that need not be fetched twice, known by content.
 
-A folder with three parts: `results/` (one JSON file per result, named by the sha256 of what it is the answer to),
-`blobs/` (small files named by their own content) and whatever the caller keeps beside them, which is left alone.
+A folder with these parts: `results/` (one JSON file per result, named by the sha256 of what it is the answer to),
+`blobs/` (small files of a recipe's own, named by their content), `files/` (files that were fetched, named by their
+content, and partial downloads), `models/` (folders of links into `files/`). What else lies there is left alone.
 Several processes may use it at once: files appear whole, and one that vanishes is a miss.
 """
 
@@ -9,24 +10,22 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.digests import canonical_json, hash_bytes, hash_file, hash_json
 from tasks.errors import StoreError
+from tasks.pruning import BLOBS, FILES, RESULTS, USED_SUFFIX, kept_bytes, prune
 from tasks.records import FileDigest
 from tasks.settings import CacheSettings, parse_size
-from tasks.staging import staged, sweep
+from tasks.staging import staged, sync
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 50 * 10**9
-_RESULTS, _BLOBS = "results", "blobs"
-# Pruning goes a little below the bound, so that it does not run again at the next entry.
-_PRUNE_TO = 0.9
-# A run may still be reading a blob that it was given the path of; results are read at once.
-_BLOB_GRACE_SECONDS = 24 * 3600
+# Where what is in use takes more than the bound, it is looked through again only after so much more was written.
+_PRUNE_AGAIN = 0.1
 # A file written again within one tick of the file system's clock keeps its times, as in git's "racy" index entries.
 _RACY_NANOSECONDS = 2 * 10**9
 
@@ -44,13 +43,14 @@ def open_cache(settings: CacheSettings) -> "ResultCache":
 
 
 class ResultCache:
-    """A folder of results and blobs, bounded in size; what was used least recently goes first."""
+    """A folder of results and files, bounded in size (`tasks.pruning`)."""
 
     def __init__(self, folder: Path, max_bytes: int = DEFAULT_MAX_BYTES):
         self.folder = folder
         self.max_bytes = max_bytes
         # Bytes kept, as of the last look plus our own since; None before the first look.
         self._known_bytes: int | None = None
+        self._prune_above = max_bytes
         self._has_warned = False
 
     def get(self, kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
@@ -94,7 +94,7 @@ class ResultCache:
         Raises:
             StoreError: the folder cannot be written.
         """
-        path = self.folder / _BLOBS / f"{hash_bytes(content).sha256}{suffix}"
+        path = self.folder / BLOBS / f"{hash_bytes(content).sha256}{suffix}"
         try:
             if path.read_bytes() == content:
                 _touch(path)
@@ -104,9 +104,7 @@ class ResultCache:
         try:
             self._write(path, content)
         except OSError as error:
-            raise StoreError(
-                f"cache folder {self.folder} cannot be written: {error}; choose another with --cache DIR"
-            ) from error
+            raise self._not_writable(error) from error
         return path
 
     def digest_file(self, path: Path) -> FileDigest:
@@ -127,46 +125,69 @@ class ResultCache:
             self.put("file-digest", key, {"sha256": digest.sha256})
         return digest
 
+    def find_file(self, digest: FileDigest) -> Path | None:
+        """The kept file with this content, proven as by `digest_file`; None if there is none. Read it, never write it.
+
+        It stays for at least a day.
+        """
+        path = self._file_path(digest)
+        try:
+            found = self.digest_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            return _discard(path, f"it cannot be read: {error}")
+        if found != digest:
+            return _discard(path, f"its content is not what its name says: sha256 {found.sha256}, {found.size} bytes")
+        _touch(path.with_name(path.name + USED_SUFFIX), make=True)
+        return path
+
+    def add_file(self, draft: Path, digest: FileDigest) -> Path:
+        """Keep a file by its content, which the caller has proven; `draft` is moved, and lies in the cache's folder.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        path = self._file_path(digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sync(draft)
+            draft.replace(path)
+            resolved = path.resolve()
+            # Nobody writes it any more, so its digest is remembered however new it is.
+            self.put("file-digest", _identity(resolved, resolved.stat()), {"sha256": digest.sha256})
+            path.with_name(path.name + USED_SUFFIX).touch()
+        except OSError as error:
+            raise self._not_writable(error) from error
+        self._count(digest.size)
+        return path
+
+    def _file_path(self, digest: FileDigest) -> Path:
+        return self.folder / FILES / digest.sha256[:2] / digest.sha256
+
+    def _not_writable(self, error: OSError) -> StoreError:
+        return StoreError(f"cache folder {self.folder} cannot be written: {error}; choose another with --cache DIR")
+
     def _result_path(self, kind: str, key: Mapping[str, object]) -> Path:
         name = hash_json([kind, key])
-        return self.folder / _RESULTS / name[:2] / f"{name}.json"
+        return self.folder / RESULTS / name[:2] / f"{name}.json"
 
     def _write(self, path: Path, content: bytes) -> None:
         with staged(path) as draft:
             draft.write_bytes(content)
             # Not brought to disk as `commit` does: after a crash the digest tells.
             draft.replace(path)
+        self._count(len(content))
+
+    def _count(self, n_bytes: int) -> None:
+        """Note that so many bytes were added, and prune when they are too many."""
         if self._known_bytes is None:
-            self._known_bytes = sum(size for _, _, size in self._kept_files())
+            self._known_bytes = kept_bytes(self.folder)
         else:
-            self._known_bytes += len(content)
-        if self._known_bytes > self.max_bytes:
-            self._known_bytes = self._prune()
-
-    def _prune(self) -> int:
-        """Remove the least recently used until the rest fits; bytes that are left."""
-        now = time.time()
-        for folder in (self.folder / _BLOBS, *(self.folder / _RESULTS).glob("*")):
-            sweep(folder)
-        files = sorted(self._kept_files())
-        total = sum(size for _, _, size in files)
-        for used_at, path, size in files:
-            is_blob = path.parent.name == _BLOBS
-            if (not is_blob or now - used_at > _BLOB_GRACE_SECONDS) and total > self.max_bytes * _PRUNE_TO:
-                path.unlink(missing_ok=True)
-                total -= size
-        return total
-
-    def _kept_files(self) -> Iterator[tuple[float, Path, int]]:
-        """Time of last use, path and size of every file that pruning may look at."""
-        for part in (_RESULTS, _BLOBS):
-            for path in (self.folder / part).rglob("[!.]*"):  # Dotted ones are drafts.
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue  # Another process pruned it.
-                if path.is_file():
-                    yield status.st_mtime, path, status.st_size
+            self._known_bytes += n_bytes
+        if self._known_bytes > self._prune_above:
+            self._known_bytes = prune(self.folder, self.max_bytes)
+            self._prune_above = max(self.max_bytes, int(self._known_bytes + self.max_bytes * _PRUNE_AGAIN))
 
 
 def _entry_digest(kind: str, key: Mapping[str, object], value: object) -> str:
@@ -195,16 +216,19 @@ def _identity(path: Path, status: os.stat_result) -> dict[str, object]:
 
 
 def _discard(path: Path, reason: str) -> None:
-    logger.warning("cache entry %s is removed and computed again: %s", path, reason)
+    logger.warning("cache entry %s is removed and made again: %s", path, reason)
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("cache entry %s cannot be removed: %s", path, error)
 
 
-def _touch(path: Path) -> None:
+def _touch(path: Path, make: bool = False) -> None:
     """Note a use, for pruning; a cache that may only be read works all the same."""
     try:
-        os.utime(path)
+        if make:
+            path.touch()
+        else:
+            os.utime(path)
     except OSError:
         logger.debug("the use of %s could not be noted", path)

@@ -1,4 +1,4 @@
-"""References to models, data and places: `org/name@revision`, `s3://...`, `release:DEST@alias`, paths.
+"""References to models, data and places: `org/name@revision`, `s3://...`, `release:DEST@alias`, `mlflow://...`, paths.
 
 A name without `/`, `./` or `../` in front is never taken for a folder: a recipe must not change its meaning
 because a folder of that name happens to exist.
@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# The organisation alone is a destination; what stands behind the repository's name is a path in it.
+_HUB_ADDRESS = re.compile(r"([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)((?:/[\w.-]+)*)")
 _PATH_PREFIXES = ("/", "./", "../")
 
 
@@ -21,6 +23,7 @@ class Place(StrEnum):
     HUB = "hub"
     S3 = "s3"
     RELEASE = "release"
+    MLFLOW = "mlflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,12 @@ class Reference:
 
     place: Place
     location: str
-    """Path, `org/name`, `s3://bucket/prefix`, or the destination of a release (itself a reference)."""
+    """Path, `org/name`, `s3://bucket/prefix`, the destination of a release (itself a reference), or the address of an
+    MLflow server (empty: the one that MLFLOW_TRACKING_URI names)."""
     revision: str | None = None
     """Hub: branch, tag or commit. Release: version or alias. None: the place's default."""
+    path: str = ""
+    """Hub: file or folder inside the repository; empty: all of it."""
 
 
 def parse_reference(text: str) -> Reference:
@@ -52,12 +58,16 @@ def parse_reference(text: str) -> Reference:
         if not text.removeprefix("s3://").strip("/"):
             raise ValueError(f"{text!r} names no bucket; write s3://bucket/prefix")
         return Reference(Place.S3, text.rstrip("/"))
+    if text.startswith("mlflow://"):
+        return Reference(Place.MLFLOW, text.removeprefix("mlflow://").rstrip("/"))
     name, _, revision = text.removeprefix("hub://").partition("@")
-    if _HUB_NAME.fullmatch(name) or (text.startswith("hub://") and name):
+    if _HUB_NAME.fullmatch(name):
         return Reference(Place.HUB, name, revision or None)
+    if text.startswith("hub://") and (address := _HUB_ADDRESS.fullmatch(name.rstrip("/"))):
+        return Reference(Place.HUB, address[1], revision or None, address[2].strip("/"))
     raise ValueError(
-        f"{text!r} is not a reference; write org/name[@revision] or hub://... for the Hub, s3://bucket/prefix, "
-        "release:DEST[@alias], or a path that begins with /, ./ or ../"
+        f"{text!r} is not a reference; write org/name[@revision] or hub://org/name[/path][@revision] for the Hub, "
+        "s3://bucket/prefix, release:DEST[@alias], or a path that begins with /, ./ or ../"
     )
 
 

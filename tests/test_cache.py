@@ -9,8 +9,9 @@ import pytest
 from tasks.cache import ResultCache, default_cache_folder, open_cache
 from tasks.digests import hash_file
 from tasks.errors import StoreError
+from tasks.records import FileDigest
 from tasks.settings import CacheSettings
-from tasks.staging import staged
+from tasks.staging import locked, staged
 
 KEY = {"model": "abc", "settings": {"max_length": 8}}
 
@@ -111,6 +112,103 @@ def test_a_blob_that_a_run_may_be_reading_is_not_pruned(tmp_path: Path):
     make_old(old, seconds=2 * 24 * 3600)
     cache.put("score", KEY, {"n": 1})
     assert new.exists() and not old.exists()
+
+
+def keep_file(cache: ResultCache, content: bytes, age: float = 0.0) -> Path:
+    """A file in the content store, last used `age` seconds ago."""
+    draft = cache.folder / "draft"
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_bytes(content)
+    path = cache.add_file(draft, hash_file(draft))
+    make_old(path.with_name(path.name + ".used"), age)
+    return path
+
+
+DAY = 24 * 3600.0
+
+
+def test_a_file_is_kept_by_its_content_and_found_without_being_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = ResultCache(tmp_path)
+    path = keep_file(cache, b"weights")
+    digest = hash_file(path)
+    assert path == tmp_path / "files" / digest.sha256[:2] / digest.sha256
+    monkeypatch.setattr("tasks.cache.hash_file", None)
+    assert ResultCache(tmp_path).find_file(digest) == path
+    assert cache.find_file(FileDigest(digest.sha256, 8)) is None  # Of another size: not this content.
+    assert cache.find_file(FileDigest(digest.sha256[::-1], 7)) is None
+
+
+def test_a_file_that_was_damaged_is_not_found_and_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    cache = ResultCache(tmp_path)
+    path = keep_file(cache, b"weights")
+    digest = hash_file(path)
+    path.write_bytes(b"weighed")
+    assert cache.find_file(digest) is None
+    assert not path.exists() and "its content is not what its name says" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = ResultCache(tmp_path)
+    digest = hash_file(keep_file(cache, b"weights"))
+
+    def refuse(path: Path) -> FileDigest:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache, "digest_file", refuse)
+    assert cache.find_file(digest) is None
+
+
+def test_a_file_that_cannot_be_kept_is_an_error(tmp_path: Path):
+    (tmp_path / "files").write_text("")
+    with pytest.raises(StoreError, match=r"cache folder .* cannot be written.*choose another with --cache"):
+        keep_file(ResultCache(tmp_path), b"weights")
+
+
+def test_files_used_least_recently_are_pruned_and_those_of_the_last_day_stay(tmp_path: Path):
+    cache = ResultCache(tmp_path, max_bytes=10_000)
+    ages = {"oldest": 9 * DAY, "older": 8 * DAY, "asked for": 7 * DAY, "today": 0.5 * DAY}
+    paths = {name: keep_file(cache, name.encode() * 500, age) for name, age in ages.items()}
+    digest = hash_file(paths["asked for"])
+    assert ResultCache(tmp_path).find_file(digest) == paths["asked for"]  # Which is a use.
+    keep_file(cache, b"new" * 500)
+    assert {name for name, path in paths.items() if path.exists()} == {"asked for", "today"}
+    used = {path.stem for path in (tmp_path / "files").rglob("*.used")}
+    assert used == {path.name for path in (tmp_path / "files").glob("*/*") if path.suffix != ".used"}
+
+
+def test_files_in_use_may_exceed_the_bound_and_results_keep_their_tenth(tmp_path: Path):
+    cache = ResultCache(tmp_path, max_bytes=20_000)
+    cache.put("score", KEY, {"n": 1})
+    in_use = [keep_file(cache, bytes([number]) * 9000) for number in range(4)]
+    assert all(path.exists() for path in in_use)
+    assert cache.get("score", KEY) == {"n": 1}
+
+
+def test_folders_of_links_go_with_their_files(tmp_path: Path):
+    cache = ResultCache(tmp_path, max_bytes=10_000)
+    for name, age in (("old", 2 * DAY), ("new", 0.0)):
+        path = keep_file(cache, name.encode() * 2000, age)
+        link = tmp_path / "models" / name / "deep" / "weights"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(path)
+    keep_file(cache, b"newer" * 1000)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["new"]
+
+
+def test_partial_downloads_are_swept_after_a_week_unless_somebody_goes_on_with_them(tmp_path: Path):
+    files = tmp_path / "files"
+    for name, age in (("week", 8 * DAY), ("day", DAY), ("resumed", 8 * DAY)):
+        part = files / f".partial-{name}" / "part"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"x" * 50_000)
+        for path in (part, part.parent):
+            make_old(path, age)
+    with locked(files / ".partial-resumed.lock"):
+        cache = ResultCache(tmp_path, max_bytes=100)
+        cache.put("score", KEY, {"n": 1})
+        assert sorted(path.name for path in files.iterdir() if path.is_dir()) == [".partial-day", ".partial-resumed"]
 
 
 def test_drafts_of_processes_that_died_are_removed_and_those_of_living_ones_stay(tmp_path: Path):
