@@ -57,13 +57,20 @@ class FolderStore:
         with _readable(file := self._locate(path)):
             return hash_file(file)
 
+    def holds(self, path: str, digest: FileDigest) -> bool:
+        """Whether the bytes that are stored now hash to this."""
+        file = self._locate(path)
+        return file.is_file() and file.stat().st_size == digest.size and self.compute_digest(path) == digest
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a small file whole, by one rename."""
         with writing(goal := self._locate(path)):
             _replace(goal, content_of(data))
 
-    def compare_and_swap(self, path: str, expected: bytes | None, new: bytes) -> None:
+    def compare_and_swap(self, path: str, expected: bytes | None, new: bytes, points_at: str) -> None:
         """Replace `expected` by `new`; a lock file beside it keeps other writers out meanwhile.
+
+        Readers find the folder behind `points_at` themselves, so nothing is done with it.
 
         Raises:
             AliasConflictError: the file holds something else.
@@ -87,13 +94,6 @@ class FolderStore:
         with writing(goal := self._locate(path)):
             if goal.exists() or not self._create(goal, ordered):
                 _complete(goal, ordered, last)
-
-    def local_folder(self, path: str) -> Path:
-        """The folder itself; NotFoundError if there is none."""
-        folder = self._locate(path)
-        if not folder.is_dir():
-            raise NotFoundError(f"{folder}: there is no such folder")
-        return folder
 
     def delete_tree(self, path: str) -> None:
         """Rename a folder out of sight, then remove it."""

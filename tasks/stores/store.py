@@ -1,4 +1,4 @@
-"""What a place must be able to do to hold releases: folders today, S3 and the Hub behind the same few calls.
+"""What a place must be able to do to hold releases: folders, S3 and the Hub behind the same few calls.
 
 Paths inside a store are relative, with `/`, and never begin with a dot: dotted names are the store's own.
 """
@@ -58,8 +58,17 @@ class Store(Protocol):
         """Write a small file whole: a reader sees the old content or the new, nothing between."""
         ...
 
-    def compare_and_swap(self, path: str, expected: bytes | None, new: bytes) -> None:
+    def compare_and_swap(self, path: str, expected: bytes | None, new: bytes, points_at: str) -> None:
         """Replace `expected` by `new`; None expects that there is no file.
+
+        A lost answer (the swap was done, but we were not told) is recognised by content and is a success.
+
+        Args:
+            path: The file, e.g. of an alias.
+            expected: What it must hold now.
+            new: What it shall hold.
+            points_at: The folder that `new` points at. Where readers follow a branch (the Hub), the files of that
+                folder become the branch's files in the same step; elsewhere nothing is done with it.
 
         Raises:
             AliasConflictError: the file holds something else; of several writers exactly one wins.
@@ -67,7 +76,15 @@ class Store(Protocol):
         ...
 
     def compute_digest(self, path: str) -> FileDigest:
-        """Hash the bytes that are stored now; NotFoundError if there is no such file."""
+        """Read the bytes that are stored now, all of them, and hash them; NotFoundError if there is no such file."""
+        ...
+
+    def holds(self, path: str, digest: FileDigest) -> bool:
+        """Whether a file with this content stands there, as cheaply as it can be known for sure.
+
+        A folder hashes the bytes; S3 and the Hub compare with the digest that they were given, and proved, when the
+        file was stored.
+        """
         ...
 
     def upload(self, path: str, contents: Mapping[str, Content], last: str) -> None:
@@ -85,19 +102,16 @@ class Store(Protocol):
         """
         ...
 
-    def local_folder(self, path: str) -> Path:
-        """The files of `path` as a folder on this machine; NotFoundError if there is no such folder."""
-        ...
-
     def delete_tree(self, path: str) -> None:
         """Remove a folder; readers see it whole or not at all. Nothing happens if there is none."""
         ...
 
     def check_writable(self, path: str = "") -> None:
-        """Prove before any work that a folder can be written and swapped in; leaves nothing behind.
+        """Prove before any work that a folder can be written and that swaps are honoured; leaves nothing behind.
 
         Raises:
-            StoreError: it cannot; the message says why.
+            StoreError: it cannot, or the place ignores the condition of a conditional write, so that two runs could
+                both believe that they won; the message says which.
         """
         ...
 

@@ -35,8 +35,7 @@ def test_a_missing_file_is_not_found(store: FolderStore):
         store.read_bytes("demo/aliases/champion.json")
     with pytest.raises(NotFoundError, match="there is no such file"):
         store.compute_digest("demo/aliases/champion.json")
-    with pytest.raises(NotFoundError, match="there is no such folder"):
-        store.local_folder("demo")
+    assert not store.holds("demo/aliases/champion.json", MANIFEST.digest)
     assert store.list_names("demo") == []
     assert store.list_files("demo") == {}
     assert not store.exists("demo")
@@ -56,13 +55,21 @@ def test_the_digest_is_sha256_of_what_is_on_disk(store: FolderStore):
     assert store.compute_digest("abc") == FileDigest(expected, 3)
 
 
+def test_a_file_is_held_if_its_bytes_hash_to_the_digest(store: FolderStore):
+    store.write_bytes("abc", b"abc")
+    assert store.holds("abc", content_of(b"abc").digest)
+    assert not store.holds("abc", content_of(b"abd").digest)
+    assert not store.holds("abc", content_of(b"abcd").digest)
+    assert not store.holds("", content_of(b"abc").digest)
+
+
 def test_compare_and_swap_replaces_only_what_was_expected(store: FolderStore):
-    store.compare_and_swap("champion.json", None, b"one")
-    store.compare_and_swap("champion.json", b"one", b"two")
+    store.compare_and_swap("champion.json", None, b"one", points_at="v1")
+    store.compare_and_swap("champion.json", b"one", b"two", points_at="v1")
     with pytest.raises(AliasConflictError, match=r"champion\.json: another run changed it"):
-        store.compare_and_swap("champion.json", b"one", b"three")
+        store.compare_and_swap("champion.json", b"one", b"three", points_at="v1")
     with pytest.raises(AliasConflictError, match=r"champion\.json: another run changed it"):
-        store.compare_and_swap("champion.json", None, b"three")
+        store.compare_and_swap("champion.json", None, b"three", points_at="v1")
     assert store.read_bytes("champion.json") == b"two"
 
 
@@ -76,7 +83,7 @@ def test_of_many_threads_that_swap_at_once_exactly_one_wins_each_round(store: Fo
             expected = store.read_bytes("alias") if turn else None
             barrier.wait()
             try:
-                store.compare_and_swap("alias", expected, f"{turn} {number}".encode())
+                store.compare_and_swap("alias", expected, f"{turn} {number}".encode(), points_at="v1")
                 wins.append(turn)
             except AliasConflictError:
                 pass
@@ -97,7 +104,7 @@ def test_an_uploaded_folder_holds_copies_and_not_links(store: FolderStore, tmp_p
     store.upload("demo/versions/v1", contents, last="manifest.json")
     source.write_bytes(b"edited!")
     assert store.read_bytes("demo/versions/v1/deep/model.safetensors") == b"weights"
-    assert store.local_folder("demo/versions/v1") == tmp_path / "releases/demo/versions/v1"
+    assert store.uri("demo/versions/v1") == f"file://{tmp_path}/releases/demo/versions/v1"
     assert names_in(store.root / "demo/versions") == ["deep", "manifest.json", "model.safetensors", "v1"]
 
 
@@ -119,7 +126,7 @@ def test_a_missing_source_is_named(store: FolderStore, tmp_path: Path):
 def test_uploading_again_restores_lost_and_damaged_files_and_leaves_the_others_alone(store: FolderStore):
     contents = {name: content_of(name.encode()) for name in ("a", "b", "c")} | {"manifest.json": MANIFEST}
     store.upload("v1", contents, last="manifest.json")
-    folder = store.local_folder("v1")
+    folder = store.root / "v1"
     (folder / "a").unlink()
     (folder / "b").write_bytes(b"B")
     untouched = (folder / "c").stat()
