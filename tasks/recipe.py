@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from tasks.settings import (
     CandidateSettings,
+    ConnectionSettings,
     EvaluationTask,
     GateSettings,
     MergeSettings,
@@ -74,6 +75,10 @@ class Recipe(Section):
     evaluate: list[EvaluationTask] = Field(default=[], description="Measurements on held-out data.")
     gate: GateSettings = Field(default=GateSettings(), description="What the merged model must show.")
     publish: PublishSettings | None = Field(default=None, description="Where the release goes; `refresh` needs it.")
+
+    connections: ConnectionSettings = Field(
+        default=ConnectionSettings(), description="Who reads and writes S3 and the Hub; never the secrets themselves."
+    )
 
     @model_validator(mode="after")
     def _check_parts_agree(self) -> "Recipe":

@@ -41,9 +41,12 @@ class Checkpoint:
     revision: str
     """What the reference resolved to: a commit, a version, or `sha256:...` of a folder's content."""
     uri: str
-    """Where its files can be read now, e.g. `file:///models/news`."""
+    """Where its files can be read now: `file:///models/news`; before download also `s3://...` or
+    `hub://org/name@<commit>`."""
     files: dict[str, FileDigest]
     """Path inside the checkpoint (with `/`) to content, sorted by path. Notes such as README.md are left out."""
+    licence: str | None = None
+    """As its card states it; None if it states none. No part of the content."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -209,6 +212,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     distances: dict[str, float] = field(default_factory=dict[str, float])
     """Candidate to its distance from the base (`tasks.plan.ancestry`): 0 for the base itself, 1.41 for a stranger."""
+    bytes_to_download: int = 0
+    """Of models that are not on this machine yet."""
     memory_bytes: int = 0
     """Weights of the largest model in the precision of scoring, per worker; activations come on top."""
     schema_version: int = SCHEMA_VERSION

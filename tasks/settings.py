@@ -84,6 +84,11 @@ class CandidateSettings(Section):
         description="data_size: how many examples it was trained on, above 0 and counted alike for all candidates.",
     )
     optional: bool = Field(default=False, description="Left out and reported, not fatal, when it cannot be used.")
+    allow_pickle: bool = Field(
+        default=False,
+        description="Read weights that exist only as pickled .bin files (with torch's weights_only, which runs no "
+        "code), also of a base with the same reference. Without it only safetensors are read.",
+    )
     digest: str | None = Field(
         default=None, description="Content that the reference must have (sha256:...); written by lock files."
     )
@@ -217,17 +222,59 @@ class GateSettings(Section):
     rules: list[GateRule] = Field(default=[], description="All must hold.")
 
 
+class PromoteCommand(Section):
+    """A program of the team's that is run each time an alias has moved to a new version."""
+
+    command: list[str] = Field(
+        min_length=1,
+        description="Program and arguments; no shell. It finds the release in COCKTAIL_NAME, COCKTAIL_VERSION, "
+        "COCKTAIL_ALIAS, COCKTAIL_URI and COCKTAIL_MANIFEST_SHA256; of the environment it is given PATH, HOME, LANG, "
+        "TMPDIR and what begins with COCKTAIL_, no credentials.",
+    )
+    timeout_seconds: float = Field(default=600, gt=0, description="Then it is killed; the release stands.")
+
+
+class ConnectionSettings(Section):
+    """Named Prefect blocks with credentials, `type/name`; left out, the environment decides."""
+
+    s3: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
+        description="aws-credentials/NAME, or secret/NAME with an object: endpoint_url, region, access_key_id, "
+        "secret_access_key, session_token, kms_key_id, requester_pays.",
+    )
+    hub: str | None = Field(
+        default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", description="secret/NAME with a token of the Hub."
+    )
+
+
 class PublishSettings(Section):
     """Where the release goes."""
 
     to: list[ReferenceText] = Field(
-        min_length=1, description="Destinations; the first is the truth, the others are completed if they lag."
+        min_length=1,
+        description="Destinations: folders, s3://bucket/prefix, hub://org, mlflow://. The first is the truth (not "
+        "mlflow://, which holds no files), the others are completed if they lag.",
     )
     alias: Name = Field(default="champion", description="The name that readers follow.")
     promote: Literal["auto", "manual"] = Field(
         default="auto", description="auto: the alias moves when the gate passes. manual: `cocktail promote` moves it."
     )
     keep: int = Field(default=10, ge=2, description="Versions kept; never fewer than the live one and its predecessor.")
+    allow_licences: list[str] | None = Field(
+        default=None,
+        description="Licences that base and candidates may have, e.g. [apache-2.0, mit]; others, and none stated, are "
+        "refused. Left out: any.",
+    )
+    on_promote: PromoteCommand | None = Field(default=None, description="What is run after the alias has moved.")
+
+    @model_validator(mode="after")
+    def _truth_holds_files(self) -> "PublishSettings":
+        if self.to[0].startswith("mlflow://"):
+            raise ValueError(
+                f"to: the first destination is {self.to[0]}, which holds no files; put a folder, s3:// or hub:// first"
+            )
+        return self
 
 
 class CacheSettings(Section):

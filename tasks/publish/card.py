@@ -4,16 +4,21 @@ It says nothing of dates, machines, the champion or the version, and names no lo
 anywhere, gives the same card. That is why numbers are printed with a fixed number of digits.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
+from tasks.licences import HUB_LICENCES
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
-from tasks.records import RefreshReport
+from tasks.records import Checkpoint, RefreshReport
 from tasks.references import Place, parse_reference
 from tasks.summaries import summarise_evaluations
+
+LICENCE_FILE = "LICENSE"
+"""The name that the Hub looks for where a card says `license: other`."""
 
 _LIBRARY = {
     "decoder": "transformers",
@@ -26,6 +31,12 @@ _PIPELINE_TAG = {
     "encoder": "sentence-similarity",
     "reranker": "text-ranking",
     "encoder-decoder": "text2text-generation",
+}
+_TAGS = {
+    "decoder": [],
+    "encoder": ["sentence-transformers", "feature-extraction"],
+    "reranker": ["sentence-transformers", "cross-encoder", "reranker"],
+    "encoder-decoder": [],
 }
 _LOADING = {
     "decoder": """\
@@ -57,40 +68,75 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 }
 
 
+_WHERE = """\
+The files of a release never change. On the Hub, the repository's name alone means what is live now, and
+`revision="v<version>"` stays at one version. In a folder or on S3, `aliases/<alias>.json` names the live version and
+the sha256 of its manifest; the files are in `versions/<version>/`, to be loaded from there or from a copy.
+"""
+
+
 def render_card(recipe: Recipe, report: RefreshReport, lineage: Sequence[Ancestor]) -> str:
     """The card: a YAML header for the Hub, then what was mixed, how well it does and how to load it."""
     sections = [
-        f"---\n{yaml.safe_dump(_metadata(recipe, lineage), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{yaml.safe_dump(_metadata(recipe, report, lineage), sort_keys=False, allow_unicode=True)}---\n",
         f"# {recipe.name}\n",
         f"A merge of {len(report.plan.candidates)} models made by LM-Cocktail Flows: method `{recipe.merge.method}`, "
         f"weights by strategy `{report.weights.strategy}`.\n",
         f"## What was mixed\n\n{_lineage_table(lineage)}",
         *_trust_notes(report),
         *_evaluation_section(report),
-        f"## How to load it\n\n```python\n{_LOADING[recipe.model_type]}```\n",
+        f"## How to load it\n\n```python\n{_LOADING[recipe.model_type]}```\n\n{_WHERE}",
         "## How it was made\n\n`recipe.lock.yaml` pins every input; running it again gives the same files. "
         "`manifest.json` holds the digest of every file, and `evaluation/` the result of every single example.\n",
     ]
     return "\n".join(sections)
 
 
-def _metadata(recipe: Recipe, lineage: Sequence[Ancestor]) -> dict[str, Any]:
-    parents = list(dict.fromkeys(name for ancestor in lineage if (name := _hub_name(ancestor))))
-    licences = {ancestor.licence for ancestor in lineage}
-    common = licences.pop() if len(licences) == 1 else None
+def render_licences(lineage: Sequence[Ancestor]) -> str | None:
+    """The file that a card with `license: other` links to: what applies to each model. None where none is needed."""
+    if "license_link" not in _licence_metadata(lineage):
+        return None
+    lines = [f"- {_origin(ancestor)}: {ancestor.licence or 'not stated'}\n" for ancestor in lineage]
+    return (
+        "This model is a merge of the models below. Each is under the licence that its own card states; whoever uses "
+        f"the merge has to keep to all of them.\n\n{''.join(lines)}"
+    )
+
+
+def _metadata(recipe: Recipe, report: RefreshReport, lineage: Sequence[Ancestor]) -> dict[str, Any]:
+    models = [report.plan.base, *(ancestor.checkpoint for ancestor in lineage)]
+    parents = list(dict.fromkeys(name for model in models if (name := _hub_name(model))))
     return {
-        **({"license": common} if common else {}),
+        **_licence_metadata(lineage),
         **({"base_model": parents} if parents else {}),
         "base_model_relation": "merge",
         "library_name": _LIBRARY[recipe.model_type],
         "pipeline_tag": _PIPELINE_TAG[recipe.model_type],
-        "tags": ["merge", "lm-cocktail"],
+        "tags": ["merge", "lm-cocktail", *_TAGS[recipe.model_type]],
     }
 
 
-def _hub_name(ancestor: Ancestor) -> str | None:
-    """`org/name`, of models that come from the Hub."""
-    reference = parse_reference(ancestor.checkpoint.model)
+def _licence_metadata(lineage: Sequence[Ancestor]) -> dict[str, str]:
+    """The licence that all share; `other` where they differ, some state none, or the Hub does not know it.
+
+    Nothing is claimed where no model states any.
+    """
+    licences = {ancestor.licence.lower() if ancestor.licence else None for ancestor in lineage}
+    if licences == {None}:
+        return {}
+    [common] = licences if len(licences) == 1 else [None]
+    if common in HUB_LICENCES - {"other"}:
+        return {"license": common}
+    # The Hub takes licences from a fixed list; all others want an id of their own and a file that says more.
+    name = re.sub(r"[^a-z0-9.]+", "-", common).strip("-") if common not in (None, "other") else ""
+    return {"license": "other", "license_name": name or "mixed", "license_link": LICENCE_FILE}
+
+
+def _hub_name(model: Checkpoint) -> str | None:
+    """`org/name`, of models that come from the Hub, also as a release there."""
+    reference = parse_reference(model.model)
+    if reference.place is Place.RELEASE:
+        reference = parse_reference(reference.location)
     return reference.location if reference.place is Place.HUB else None
 
 
@@ -111,8 +157,8 @@ def _lineage_table(lineage: Sequence[Ancestor]) -> str:
 
 def _origin(ancestor: Ancestor) -> str:
     """Hub models by name and commit; all others by content, because their paths mean nothing elsewhere."""
-    if name := _hub_name(ancestor):
-        return f"{name} at `{ancestor.checkpoint.revision[:12]}`"
+    if name := _hub_name(ancestor.checkpoint):
+        return f"{name} at `{ancestor.checkpoint.revision}`"
     return f"content `sha256:{ancestor.checkpoint.digest[:12]}`"
 
 

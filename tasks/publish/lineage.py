@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tasks.publish.licence import read_licence
+from tasks.licences import CARD_FILE, read_licence_text
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, RefreshReport, Score
 
@@ -27,9 +27,21 @@ def read_lineage(recipe: Recipe, report: RefreshReport) -> tuple[Ancestor, ...]:
     base = report.plan.base
     ancestors: list[Ancestor] = []
     if all(candidate.digest != base.digest for candidate in report.plan.candidates):
-        ancestors.append(Ancestor(base, "base", None, None, read_licence(base)))
+        ancestors.append(Ancestor(base, "base", None, None, _licence(base)))
     for candidate in report.plan.candidates:
         role = roles[candidate.name] or ("base" if candidate.digest == base.digest else None)
         weight, score = report.weights.weights.get(candidate.name), scores.get(candidate.name)
-        ancestors.append(Ancestor(candidate, role, weight, score, read_licence(candidate)))
+        ancestors.append(Ancestor(candidate, role, weight, score, _licence(candidate)))
     return tuple(ancestors)
+
+
+def _licence(checkpoint: Checkpoint) -> str | None:
+    """As it was found when the model was resolved, else as the card beside its files states it, if they are here."""
+    if checkpoint.licence is not None or not checkpoint.uri.startswith("file://"):
+        return checkpoint.licence
+    card = checkpoint.folder / CARD_FILE
+    try:
+        return read_licence_text(card.read_text(encoding="utf-8"), card)
+    except (OSError, ValueError):
+        # No card, or none in UTF-8: then the licence is not known.
+        return None

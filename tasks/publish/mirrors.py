@@ -1,22 +1,41 @@
-"""Destinations after the first: copies of the truth, brought up to it at every release."""
+"""Destinations after the first: copies of the truth, brought up to it at every release.
+
+Any kind of place can be a copy of any other. Files come from this machine where this very night made them, else from
+the truth; nothing is merged again.
+"""
 
 import logging
+from collections.abc import Mapping
 
+from tasks.cache import ResultCache
 from tasks.errors import ReleaseError, StoreError
-from tasks.registry.files import manifest_files
+from tasks.records import FileDigest
+from tasks.references import Place, local_path, parse_reference
+from tasks.registry.files import decode_manifest, manifest_files
 from tasks.registry.promotion import prune
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.settings import PublishSettings
-from tasks.stores.store import Content, Store, content_of
+from tasks.sources.fetch import fetch_files
+from tasks.sources.open import open_source
+from tasks.stores.store import Content, content_of
 
 logger = logging.getLogger(__name__)
 
 
-def complete_mirrors(truth: Registry, settings: PublishSettings, version: str) -> tuple[str, ...]:
+def complete_mirrors(
+    truth: Registry, settings: PublishSettings, version: str, contents: Mapping[str, Content], cache: ResultCache
+) -> tuple[str, ...]:
     """Copy a version, the live one and the alias to every destination after the first.
 
     A destination that cannot be written does not take back a release that stands: it is logged, left out, and
-    completed the next time.
+    completed the next time. An alias that was moved by hand in a copy is set back to what the truth says.
+
+    Args:
+        truth: The first destination.
+        settings: Names all of them.
+        version: What shall be there, live or not.
+        contents: Files that this run has at hand; used wherever a release has a file of the same content.
+        cache: Where files that have to be fetched from the truth are kept.
 
     Returns:
         URI of the version in each destination that has it now.
@@ -24,33 +43,65 @@ def complete_mirrors(truth: Registry, settings: PublishSettings, version: str) -
     uris: list[str] = []
     for destination in settings.to[1:]:
         try:
-            mirror = open_registry(destination, truth.name)
-            _complete(truth, mirror, settings, version)
-            uris.append(mirror.store.uri(mirror.version_path(version)))
+            uris.append(_complete(truth, destination, settings, version, contents, cache))
         except (StoreError, ReleaseError) as error:
             logger.warning("publish: %s lags behind; the next run will complete it: %s", destination, error)
     return tuple(uris)
 
 
-def _complete(truth: Registry, mirror: Registry, settings: PublishSettings, version: str) -> None:
+def _complete(
+    truth: Registry,
+    destination: str,
+    settings: PublishSettings,
+    version: str,
+    contents: Mapping[str, Content],
+    cache: ResultCache,
+) -> str:
     state = truth.read_alias(settings.alias)
+    if parse_reference(destination).place is Place.MLFLOW:
+        # An optional extra: its module is imported by those alone who name such a destination.
+        from tasks.registry.mlflow import register_release
+
+        return register_release(destination, truth, version, settings.alias, state)
+    mirror = open_registry(destination, truth.name)
     for needed in dict.fromkeys((state.version, version) if state else (version,)):
-        _copy_version(truth, mirror.store, needed)
+        _copy_version(truth, mirror, needed, contents, cache)
     if state is not None:
-        path = truth.alias_path(settings.alias)
+        path, live = truth.alias_path(settings.alias), truth.version_path(state.version)
         standing = mirror.read_alias(settings.alias)
         if standing is None or standing.raw != state.raw:
-            mirror.store.compare_and_swap(path, standing.raw if standing else None, state.raw)
+            mirror.store.compare_and_swap(path, standing.raw if standing else None, state.raw, points_at=live)
     prune(mirror, settings.keep, protected={version})
+    return mirror.store.uri(mirror.version_path(version))
 
 
-def _copy_version(truth: Registry, store: Store, version: str) -> None:
+def _copy_version(
+    truth: Registry, mirror: Registry, version: str, contents: Mapping[str, Content], cache: ResultCache
+) -> None:
     """Copy a version unless its manifest, which is written last, is there already."""
-    path = truth.version_path(version)
-    if store.exists(f"{path}/{MANIFEST_FILE}"):
+    folder = truth.version_path(version)
+    where = f"{folder}/{MANIFEST_FILE}"
+    if mirror.store.exists(where):
         return
-    source = truth.store.local_folder(path)
-    files = manifest_files(truth.read_manifest(version))
-    contents = {name: Content(source / name, digest) for name, digest in files.items()}
-    contents[MANIFEST_FILE] = content_of(truth.store.read_bytes(f"{path}/{MANIFEST_FILE}"))
-    store.upload(path, contents, last=MANIFEST_FILE)
+    manifest = truth.store.read_bytes(where)
+    files = manifest_files(decode_manifest(manifest, truth.store.uri(where)))
+    whole = _collect(truth.store.uri(folder), files, contents, cache)
+    mirror.store.upload(folder, {**whole, MANIFEST_FILE: content_of(manifest)}, last=MANIFEST_FILE)
+
+
+def _collect(
+    uri: str, files: Mapping[str, FileDigest], contents: Mapping[str, Content], cache: ResultCache
+) -> dict[str, Content]:
+    """A source on this machine for every file of a release: what is at hand, and the rest as fetched and proven."""
+    at_hand = {content.digest: content for content in contents.values()}
+    missing = {path: digest for path, digest in files.items() if digest not in at_hand}
+    fetched = fetch_files(open_source(_reference(uri)), missing, cache, expected=missing) if missing else {}
+    return {
+        path: Content(fetched[path].path, digest) if path in fetched else at_hand[digest]
+        for path, digest in files.items()
+    }
+
+
+def _reference(uri: str) -> str:
+    """What the sources are asked for: a path in place of `file://`."""
+    return str(local_path(uri)) if uri.startswith("file://") else uri

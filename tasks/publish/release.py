@@ -1,7 +1,8 @@
 """From a merged model that the gate let pass to a version in every destination, and the alias moved to it.
 
-The order makes every moment safe to be killed in: the version appears whole, then the alias moves, then the decision
-is written down, then the other destinations follow, then old versions go. Running again does what is missing.
+The order makes every moment safe to be killed in: the version appears whole, then the alias moves, then the team's
+command is told, then the decision is written down, then the other destinations follow, then old versions go. Running
+again does what is missing.
 """
 
 import logging
@@ -9,8 +10,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
+from tasks.cache import ResultCache
 from tasks.errors import AliasConflictError, ReleaseError, StoreError
-from tasks.publish.card import render_card
+from tasks.licences import CARD_FILE
+from tasks.publish.card import LICENCE_FILE, render_card, render_licences
+from tasks.publish.finish import record_live, tell, was_told
 from tasks.publish.lineage import read_lineage
 from tasks.publish.lock import render_lock
 from tasks.publish.manifest import build_manifest
@@ -28,31 +32,35 @@ from tasks.registry.files import (
 )
 from tasks.registry.promotion import promote, prune
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
-from tasks.registry.verification import verify_release
+from tasks.registry.verification import find_damage
 from tasks.settings import PublishSettings
 from tasks.stores.store import Content, content_of
 from tasks.summaries import summarise_evaluations
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
 LOCK_FILE = "recipe.lock.yaml"
 
 
-def publish_release(report: RefreshReport, settings: PublishSettings, *, now: datetime, by: str) -> Release:
+def publish_release(
+    report: RefreshReport, settings: PublishSettings, *, now: datetime, by: str, cache: ResultCache
+) -> Release:
     """Release a merged model and, with `promote: auto`, make it live.
 
-    A model that was released before keeps its version: it is verified and, where files are missing, completed.
+    A model that was released before keeps its version: it is verified and, where files are missing, completed. Of two
+    runs that finish together one moves the alias; the version of the other stays, complete and not live.
 
     Args:
         report: What the run found; its gate must have passed.
         settings: Where the release goes.
         now: The time, for names and histories; versions are ordered by sequence, not by it.
         by: Who releases, for the alias's history.
+        cache: Where files are kept that only the first destination has and another one lacks.
 
     Raises:
         ReleaseError: the gate has not passed, or a standing release of this model is damaged beyond completion.
-        AliasConflictError: the alias was moved since this run was planned, so the gate compared with the wrong model.
+        AliasConflictError: the alias was moved since this run was planned, so the gate compared with the wrong model;
+            the message says by whom.
         StoreError: the destination cannot be written. Those after the first only cause a warning; they are completed
             by the next run.
     """
@@ -61,8 +69,8 @@ def publish_release(report: RefreshReport, settings: PublishSettings, *, now: da
     registry = open_registry(settings.to[0], report.recipe["name"])
     fingerprint = report.plan.model_fingerprint
     version = registry.find_version(fingerprint)
-    before = registry.read_alias(settings.alias)
-    _check_alias_stands(report, settings.alias, before, version)
+    state = registry.read_alias(settings.alias)
+    _check_alias_stands(report, settings.alias, state, version)
 
     contents = collect_contents(report)
     if version is None:
@@ -72,16 +80,21 @@ def publish_release(report: RefreshReport, settings: PublishSettings, *, now: da
         _complete_standing(registry, version, contents)
 
     if settings.promote == "auto" and not registry.is_blocked(fingerprint):
-        before = promote(registry, version, settings.alias, by=by, reason=_why(report), now=now, expected=before)
-    is_live = before is not None and before.version == version
-    registry.record_decision(_decision(report, now, "published" if is_live else "pending", version))
+        before, state = state, _go_live(registry, version, report, settings, state, now, by)
+        if before != state or not was_told(registry, state):
+            tell(registry, settings, state)
+    live = state if state is not None and state.version == version else None
+    registry.record_decision(_decision(report, now, "published" if live else "pending", version))
+    if live and not was_told(registry, live):
+        # An earlier question let this model through, in a night that was killed before it wrote that down.
+        record_live(registry, live, now)
 
-    mirrored = complete_mirrors(registry, settings, version)
+    mirrored = complete_mirrors(registry, settings, version, contents, cache)
     _prune(registry, settings.keep, version)
     uris = (registry.store.uri(registry.version_path(version)), *mirrored)
     sequence = registry.read_manifest(version)["sequence"]
-    logger.info("publish: %s, sequence %d, live: %s", ", ".join(uris), sequence, is_live)
-    return Release(version, sequence, uris, registry.manifest_sha256(version), promoted=is_live)
+    logger.info("publish: %s, sequence %d, live: %s", ", ".join(uris), sequence, live is not None)
+    return Release(version, sequence, uris, registry.manifest_sha256(version), promoted=live is not None)
 
 
 def record_rejection(report: RefreshReport, settings: PublishSettings, *, now: datetime) -> Decision:
@@ -102,7 +115,10 @@ def collect_contents(report: RefreshReport) -> dict[str, Content]:
     recipe = Recipe.model_validate(report.recipe)
     merged = report.merged.checkpoint
     contents = {path: Content(merged.folder / path, digest) for path, digest in merged.files.items()}
-    notes = {CARD_FILE: render_card(recipe, report, read_lineage(recipe, report)), LOCK_FILE: render_lock(report)}
+    lineage = read_lineage(recipe, report)
+    notes = {CARD_FILE: render_card(recipe, report, lineage), LOCK_FILE: render_lock(report)}
+    if (licences := render_licences(lineage)) is not None:
+        notes[LICENCE_FILE] = licences
     contents |= {path: content_of(text.encode()) for path, text in notes.items()}
     # The champion's values stand in its own release; here they would make equal models' releases differ.
     released = {"merged", "base", *(candidate.name for candidate in report.plan.candidates)}
@@ -116,10 +132,31 @@ def _check_alias_stands(report: RefreshReport, alias: str, state: AliasState | N
     planned, live = report.plan.champion_version, state.version if state else None
     # An earlier attempt of this very run may have moved it already.
     if live != planned and (version is None or live != version):
+        winner = f"{state.promoted_by} moved it at {state.promoted_at}, and that stands" if state else "it was removed"
         raise AliasConflictError(
-            f"{alias} points at {live or 'nothing'} now, but this run compared with {planned or 'nothing'}; another "
-            "run released meanwhile and stands; run again to compare with it"
+            f"{alias} points at {live or 'nothing'} now, but this run compared with {planned or 'nothing'}: {winner}; "
+            "run again to compare with what is live"
         )
+
+
+def _go_live(
+    registry: Registry,
+    version: str,
+    report: RefreshReport,
+    settings: PublishSettings,
+    expected: AliasState | None,
+    now: datetime,
+    by: str,
+) -> AliasState:
+    try:
+        return promote(registry, version, settings.alias, by=by, reason=_why(report), now=now, expected=expected)
+    except AliasConflictError:
+        current = registry.read_alias(settings.alias)
+        if current is not None and current.version == version:
+            return current  # Another run made the very same model live in the same moment.
+        # Whoever was faster stands in the alias by now; the message says who.
+        _check_alias_stands(report, settings.alias, current, version)
+        raise
 
 
 def _upload_new(
@@ -141,14 +178,14 @@ def _upload_new(
 
 def _complete_standing(registry: Registry, version: str, contents: Mapping[str, Content]) -> None:
     """Write again what a standing release lost, from files with the very content that its manifest names."""
-    if not verify_release(registry, version):
+    if not find_damage(registry, version):
         return
     folder = registry.version_path(version)
     wanted = manifest_files(registry.read_manifest(version))
     manifest = content_of(registry.store.read_bytes(f"{folder}/{MANIFEST_FILE}"))
     same = {path: contents[path] for path, digest in wanted.items() if _has(contents, path, digest)}
     registry.store.upload(folder, {**same, MANIFEST_FILE: manifest}, last=MANIFEST_FILE)
-    if problems := verify_release(registry, version):
+    if problems := find_damage(registry, version):
         raise ReleaseError(
             f"{registry.store.uri(folder)}: this model was released before, and that release is damaged: "
             f"{'; '.join(problems)}; remove the folder if nothing points at it, then run again"

@@ -5,16 +5,17 @@ from datetime import UTC, datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.cache import open_cache
 from tasks.faces import RETRIED
 from tasks.publish.release import publish_release, record_rejection
 from tasks.records import RefreshReport, Release
-from tasks.settings import PublishSettings
+from tasks.settings import CacheSettings, PublishSettings
 
 
 @task(name="publish", task_run_name="publish", **RETRIED)
-def publish(report: RefreshReport, settings: PublishSettings, by: str) -> Release:
+def publish(report: RefreshReport, settings: PublishSettings, by: str, cache: CacheSettings) -> Release:
     """Release the merged model whole, then move the alias; see `tasks.publish.release`."""
-    return publish_release(report, settings, now=datetime.now(UTC), by=by)
+    return publish_release(report, settings, now=datetime.now(UTC), by=by, cache=open_cache(cache))
 
 
 @task(name="record rejection", task_run_name="record rejection", cache_policy=NO_CACHE, result_serializer="json")

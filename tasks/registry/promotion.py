@@ -2,6 +2,10 @@
 
 An alias moves by compare-and-swap, so of two that move it at once one wins and the other is told. Every move is
 written into the alias's history with who and why.
+
+Everything here touches one destination. Those that follow it are brought up to it by the next refresh that has them in
+its recipe (`tasks.publish.mirrors`), so what people promote, roll back or unblock belongs on the first destination: a
+mirror's own alias is overwritten.
 """
 
 import logging
@@ -119,9 +123,7 @@ def unblock(registry: Registry, version: str, *, by: str, reason: str, now: date
 
 def find_predecessor(registry: Registry, state: AliasState) -> str | None:
     """The version a rollback goes to: the last that was live before, still exists and is not blocked."""
-    blocked, existing = {block.version for block in registry.blocks()}, registry.versions()
-    allowed = (version for version in state.earlier_versions if version in existing and version not in blocked)
-    return next(allowed, None)
+    return _predecessor(state, registry.versions(), {block.version for block in registry.blocks()})
 
 
 def is_settled(registry: Registry, decision: Decision, settings: PublishSettings) -> bool:
@@ -142,22 +144,28 @@ def is_settled(registry: Registry, decision: Decision, settings: PublishSettings
 def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> list[str]:
     """Remove the oldest versions until `keep` are left.
 
-    Never removed are the live version of any alias, the one a rollback would go to, blocked ones (a rollback must
-    stay explainable) and those in `protected`; if these are more than `keep`, more are kept.
+    Never removed are the live version of any alias, the one a rollback of it would go to, blocked ones (a rollback
+    must stay explainable) and those in `protected`; if these are more than `keep`, more are kept. Versions without a
+    manifest are not looked at: another run may be writing them.
 
     Returns:
         The versions that were removed.
     """
-    states = registry.alias_states().values()
-    spared = {*protected, *(state.version for state in states), *(block.version for block in registry.blocks())}
-    spared |= {before for state in states if (before := find_predecessor(registry, state)) is not None}
-    versions = registry.versions()
-    excess = max(0, len(versions) - keep)
-    removed = [version for version in versions if version not in spared][:excess]
+    states, existing = registry.alias_states().values(), registry.versions()
+    blocked = {block.version for state in states for block in state.blocked}
+    spared = {*protected, *blocked, *(state.version for state in states)}
+    spared |= {before for state in states if (before := _predecessor(state, existing, blocked)) is not None}
+    excess = max(0, len(existing) - keep)
+    removed = [version for version in existing if version not in spared][:excess]
     for version in removed:
         registry.store.delete_tree(registry.version_path(version))
         logger.info("prune: removed %s", version)
     return removed
+
+
+def _predecessor(state: AliasState, existing: Collection[str], blocked: Collection[str]) -> str | None:
+    allowed = (version for version in state.earlier_versions if version in existing and version not in blocked)
+    return next(allowed, None)
 
 
 def _check_can_go_live(registry: Registry, version: str) -> None:
@@ -200,5 +208,6 @@ def _go_live(
 
 def _swap(registry: Registry, alias: str, expected: AliasState | None, new: AliasState) -> AliasState:
     raw = encode_alias(new)
-    registry.store.compare_and_swap(registry.alias_path(alias), expected.raw if expected else None, raw)
+    path, live = registry.alias_path(alias), registry.version_path(new.version)
+    registry.store.compare_and_swap(path, expected.raw if expected else None, raw, points_at=live)
     return replace(new, raw=raw)

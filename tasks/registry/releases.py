@@ -8,16 +8,15 @@ Here is what is read; `tasks.registry.promotion` moves aliases, `tasks.registry.
 """
 
 import hashlib
-import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from tasks.checkpoint import is_model_file
 from tasks.digests import hash_bytes
 from tasks.errors import NotFoundError, ReleaseError, StoreError
+from tasks.parallel import map_requests
 from tasks.records import Checkpoint, Evaluation
 from tasks.registry.files import (
     EVALUATION_FOLDER,
@@ -27,18 +26,13 @@ from tasks.registry.files import (
     decode_alias,
     decode_decision,
     decode_evaluation,
-    decode_manifest,
     encode_decision,
     manifest_files,
 )
+from tasks.registry.manifests import MANIFEST_FILE, is_version, list_manifests, load_manifest
 from tasks.stores.open import open_store
 from tasks.stores.store import Store
 
-logger = logging.getLogger(__name__)
-
-MANIFEST_FILE = "manifest.json"
-
-_VERSION = re.compile(r"\d{8}-[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DESTINATION_PREFIXES = ("/", "./", "../", "s3://", "hub://")
 
@@ -86,6 +80,8 @@ class Registry:
 
     store: Store
     name: str
+    _known_manifests: dict[str, dict[str, Any]] = field(default_factory=dict[str, Any], repr=False, compare=False)
+    """Of versions that were listed before; what a single release says of itself is always read anew."""
 
     def version_path(self, version: str) -> str:
         """Where the files of a version lie in the store."""
@@ -104,11 +100,15 @@ class Registry:
 
     def versions(self) -> list[str]:
         """Complete versions in the order in which they were released: by `sequence`, never by the clock."""
-        return [version for version, _ in self._read_manifests()]
+        return [version for version, _ in self.manifests()]
+
+    def manifests(self) -> list[tuple[str, dict[str, Any]]]:
+        """Complete versions with their manifests, in the order of `versions`; damaged ones are left out."""
+        return list_manifests(self.store, f"{self.name}/versions", self._known_manifests)
 
     def next_sequence(self) -> int:
         """One more than the highest sequence there is. Two runs at once may take the same; names break the tie."""
-        return 1 + max((manifest["sequence"] for _, manifest in self._read_manifests()), default=0)
+        return 1 + max((manifest["sequence"] for _, manifest in self.manifests()), default=0)
 
     def name_version(self, model_fingerprint: str, now: datetime) -> str:
         """What a model that was never released will be called; an unfinished folder of it is taken up again."""
@@ -118,7 +118,7 @@ class Registry:
 
     def find_version(self, model_fingerprint: str) -> str | None:
         """The complete version made of exactly these inputs, if there is one."""
-        manifests = self._read_manifests()
+        manifests = self.manifests()
         return next((name for name, found in manifests if found["model_fingerprint"] == model_fingerprint), None)
 
     def resolve(self, version_or_alias: str) -> str:
@@ -127,16 +127,9 @@ class Registry:
         Raises:
             NotFoundError: there is none; the message lists what there is.
         """
-        version = version_or_alias
-        if not _VERSION.fullmatch(version):
-            state = self.read_alias(version_or_alias)
-            if state is None:
-                known = ", ".join(self.aliases()) or "none"
-                raise NotFoundError(f"{self.location}: there is no alias {version_or_alias!r}; aliases: {known}")
-            version = state.version
-        if not self.store.exists(f"{self.version_path(version)}/{MANIFEST_FILE}"):
-            known = ", ".join(self.versions()) or "none"
-            raise NotFoundError(f"{self.location}: there is no version {version}; versions: {known}")
+        version = self._follow(version_or_alias)
+        if not self.store.exists(self._manifest_path(version)):
+            raise self._no_version(version)
         return version
 
     @property
@@ -148,14 +141,18 @@ class Registry:
         """What is in a release, how it was made and why it was let through.
 
         Raises:
-            NotFoundError: there is no such version.
+            NotFoundError: there is no such version; the message lists what there is.
             ReleaseError: the manifest is damaged.
         """
-        return self._load_manifest(self.resolve(version))
+        version = self._follow(version)
+        try:
+            return load_manifest(self.store, self.version_path(version))
+        except NotFoundError:
+            raise self._no_version(version) from None
 
     def manifest_sha256(self, version: str) -> str:
         """Of the manifest's bytes, which name the digest of every other file: one number for the whole release."""
-        return hashlib.sha256(self.store.read_bytes(f"{self.version_path(version)}/{MANIFEST_FILE}")).hexdigest()
+        return hashlib.sha256(self.store.read_bytes(self._manifest_path(version))).hexdigest()
 
     def checkpoint(self, version: str, name: str) -> Checkpoint:
         """A release as a model called `name`; notes such as the card are left out."""
@@ -172,15 +169,16 @@ class Registry:
             ReleaseError: a file is not what the manifest says.
         """
         version = self.resolve(version)
-        found: list[Evaluation] = []
-        for path, digest in manifest_files(self.read_manifest(version)).items():
-            if PurePosixPath(path).parts[0] == EVALUATION_FOLDER:
-                where = f"{self.version_path(version)}/{path}"
-                data = self.store.read_bytes(where)
-                if hash_bytes(data) != digest:
-                    raise ReleaseError(f"{self.store.uri(where)}: the content is not what the manifest says")
-                found.append(decode_evaluation(data, self.store.uri(where)))
-        return tuple(found)
+        files = manifest_files(self.read_manifest(version))
+
+        def read(path: str) -> Evaluation:
+            where = f"{self.version_path(version)}/{path}"
+            data = self.store.read_bytes(where)
+            if hash_bytes(data) != files[path]:
+                raise ReleaseError(f"{self.store.uri(where)}: the content is not what the manifest says")
+            return decode_evaluation(data, self.store.uri(where))
+
+        return tuple(map_requests(read, [path for path in files if path.startswith(f"{EVALUATION_FOLDER}/")]))
 
     def aliases(self) -> list[str]:
         """Names of all aliases, sorted."""
@@ -197,7 +195,9 @@ class Registry:
 
     def alias_states(self) -> dict[str, AliasState]:
         """Every alias by name."""
-        return {alias: state for alias in self.aliases() if (state := self.read_alias(alias)) is not None}
+        aliases = self.aliases()
+        states = map_requests(self.read_alias, aliases)
+        return {alias: state for alias, state in zip(aliases, states, strict=True) if state is not None}
 
     def blocks(self) -> list[Block]:
         """All blocks. A model that had to be taken back from one alias is not let onto another either."""
@@ -218,7 +218,7 @@ class Registry:
     def decisions(self) -> list[Decision]:
         """Everything that was ever decided, in the order of the clock."""
         names = self.store.list_names(f"{self.name}/decisions")
-        found = (self.find_decision(name.removesuffix(".json")) for name in names)
+        found = map_requests(self.find_decision, [name.removesuffix(".json") for name in names])
         return sorted((decision for decision in found if decision), key=lambda decision: decision.created_at)
 
     def record_decision(self, decision: Decision) -> None:
@@ -228,20 +228,19 @@ class Registry:
     def _decision_path(self, decision_fingerprint: str) -> str:
         return f"{self.name}/decisions/{decision_fingerprint}.json"
 
-    def _load_manifest(self, version: str) -> dict[str, Any]:
-        where = f"{self.version_path(version)}/{MANIFEST_FILE}"
-        return decode_manifest(self.store.read_bytes(where), self.store.uri(where))
+    def _manifest_path(self, version: str) -> str:
+        return f"{self.version_path(version)}/{MANIFEST_FILE}"
 
-    def _read_manifests(self) -> list[tuple[str, dict[str, Any]]]:
-        """Complete versions with their manifests, by sequence. A damaged one must not stop a night: it is left out."""
-        found: list[tuple[str, dict[str, Any]]] = []
-        for version in self.store.list_names(f"{self.name}/versions"):
-            if not _VERSION.fullmatch(version):
-                continue
-            try:
-                found.append((version, self._load_manifest(version)))
-            except NotFoundError:
-                continue
-            except ReleaseError as error:
-                logger.warning("version %s is left out: %s", version, error)
-        return sorted(found, key=lambda entry: (entry[1]["sequence"], entry[0]))
+    def _follow(self, version_or_alias: str) -> str:
+        """The version that an alias points at; a version is itself, whether it is there or not."""
+        if is_version(version_or_alias):
+            return version_or_alias
+        state = self.read_alias(version_or_alias)
+        if state is None:
+            known = ", ".join(self.aliases()) or "none"
+            raise NotFoundError(f"{self.location}: there is no alias {version_or_alias!r}; aliases: {known}")
+        return state.version
+
+    def _no_version(self, version: str) -> NotFoundError:
+        known = ", ".join(self.versions()) or "none"
+        return NotFoundError(f"{self.location}: there is no version {version}; versions: {known}")

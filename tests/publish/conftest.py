@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.cache import ResultCache
 from tasks.checkpoint import describe_folder, list_model_files
 from tasks.digests import hash_file
 from tasks.recipe import Recipe
@@ -24,7 +25,29 @@ from tasks.records import (
     Trust,
 )
 
+if TYPE_CHECKING:
+    from hub_server import HubServer
+    from s3_server import S3Server
+
 MakeReport = Callable[..., RefreshReport]
+
+
+@pytest.fixture
+def s3(s3: "S3Server") -> "S3Server":
+    """S3 with one bucket, `models`."""
+    s3.create_bucket("models")
+    return s3
+
+
+@pytest.fixture
+def destinations(s3: "S3Server", hub: "HubServer", tmp_path: Path) -> dict[str, str]:
+    """One destination of every kind, all of them empty."""
+    return {"folder": str(tmp_path / "releases"), "s3": "s3://models/releases", "hub": "hub://org"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ResultCache:
+    return ResultCache(tmp_path / "cache")
 
 
 def make_checkpoint(folder: Path, name: str, model: str | None = None, licence: str | None = None) -> Checkpoint:

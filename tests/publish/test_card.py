@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from hub_server import HubServer
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants
 
-from tasks.publish.card import render_card
+from tasks.publish.card import render_card, render_licences
 from tasks.publish.lineage import read_lineage
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, RefreshReport
@@ -40,20 +41,80 @@ def test_the_header_is_what_the_hub_expects_of_a_merge(make_report):
     }
 
 
+def states(report: RefreshReport, **licences: str | None) -> RefreshReport:
+    """The same models, with the licences that they were found to have."""
+    plan = report.plan
+    base = dataclasses.replace(plan.base, licence=licences["base"])
+    candidates = tuple(dataclasses.replace(model, licence=licences[model.name]) for model in plan.candidates)
+    return dataclasses.replace(report, plan=dataclasses.replace(plan, base=base, candidates=candidates))
+
+
+@pytest.mark.parametrize("model_type", ["decoder", "encoder", "reranker", "encoder-decoder"])
+@pytest.mark.parametrize("news", ["apache-2.0", "mit", "our own licence"])
+def test_the_hub_accepts_the_card_of_every_type_and_licence(
+    make_report, hub: HubServer, monkeypatch, model_type: str, news: str
+):
+    # The check goes where the client went when it was imported.
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    report = states(from_hub(make_report()), base="apache-2.0", news=news)
+    recipe = Recipe.model_validate(report.recipe).model_copy(update={"model_type": model_type})
+    card = render_card(recipe, report, read_lineage(recipe, report))
+    ModelCard(card).validate()
+    with pytest.raises(ValueError, match="license"):
+        ModelCard(card.replace("\nlicense: ", "\nlicense: no such ")).validate()
+    assert isinstance(ModelCard(card).data, ModelCardData)
+    hub.create_repo("org/demo")
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="org/demo")
+    assert hub.count("validate_yaml") >= 2
+    card_data = api.model_info("org/demo").card_data
+    assert card_data is not None
+    assert card_data.base_model == ["org/base", "org/news"]
+
+
+def test_a_base_that_is_a_candidate_under_another_name_is_a_base_model_too(make_report):
+    report = from_hub(make_report())
+    plan = dataclasses.replace(report.plan, base=dataclasses.replace(report.plan.base, model="upstream/base@v1"))
+    data = ModelCard(card_of(dataclasses.replace(report, plan=plan))).data
+    assert data.base_model == ["upstream/base", "org/base", "org/news"]
+
+
+def test_a_release_on_the_hub_is_named_as_its_repository(make_report):
+    report = from_hub(make_report())
+    base, news = report.plan.candidates
+    news = dataclasses.replace(news, model="release:hub://org/assistant@champion", revision="20260101-aaaaaaaaaaaa")
+    card = card_of(dataclasses.replace(report, plan=dataclasses.replace(report.plan, candidates=(base, news))))
+    assert ModelCard(card).data.base_model == ["org/base", "org/assistant"]
+    assert "| org/assistant at `20260101-aaaaaaaaaaaa` |" in card
+
+
 @pytest.mark.parametrize(
-    ("model_type", "library", "task", "class_name"),
+    ("model_type", "library", "task", "class_name", "tags"),
     [
-        ("encoder", "sentence-transformers", "sentence-similarity", "SentenceTransformer"),
-        ("reranker", "sentence-transformers", "text-ranking", "CrossEncoder"),
-        ("encoder-decoder", "transformers", "text2text-generation", "AutoModelForSeq2SeqLM"),
+        (
+            "encoder",
+            "sentence-transformers",
+            "sentence-similarity",
+            "SentenceTransformer",
+            ["sentence-transformers", "feature-extraction"],
+        ),
+        (
+            "reranker",
+            "sentence-transformers",
+            "text-ranking",
+            "CrossEncoder",
+            ["sentence-transformers", "cross-encoder", "reranker"],
+        ),
+        ("encoder-decoder", "transformers", "text2text-generation", "AutoModelForSeq2SeqLM", []),
     ],
 )
-def test_other_model_types_name_their_library_and_task(make_report, model_type, library, task, class_name):
+def test_other_model_types_name_their_library_task_and_tags(make_report, model_type, library, task, class_name, tags):
     report = make_report()
     recipe = Recipe.model_validate(report.recipe).model_copy(update={"model_type": model_type})
     card = render_card(recipe, report, read_lineage(recipe, report))
     data = ModelCard(card).data
     assert (data.library_name, data.pipeline_tag) == (library, task)
+    assert data.tags == ["merge", "lm-cocktail", *tags]
     assert f"import {class_name}" in card
 
 
@@ -76,13 +137,53 @@ def test_weights_losses_and_before_and_after_stand_in_tables(make_report):
     assert "- base and news are alike" in lines
 
 
-def test_different_licences_are_listed_and_not_claimed_for_the_whole(make_report, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("base", "news", "expected"),
+    [
+        ("mit", "MIT", {"license": "mit"}),
+        ("apache-2.0", "mit", {"license": "other", "license_name": "mixed", "license_link": "LICENSE"}),
+        ("apache-2.0", None, {"license": "other", "license_name": "mixed", "license_link": "LICENSE"}),
+        ("other", "other", {"license": "other", "license_name": "mixed", "license_link": "LICENSE"}),
+        (
+            "Our Licence 1.0",
+            "our licence 1.0",
+            {"license": "other", "license_name": "our-licence-1.0", "license_link": "LICENSE"},
+        ),
+        (None, None, {}),
+    ],
+)
+def test_a_licence_is_claimed_for_the_whole_only_where_all_models_state_it(
+    make_report, tmp_path: Path, base: str | None, news: str | None, expected: dict[str, str]
+):
     report = make_report()
-    (tmp_path / "models/news/README.md").write_text("---\nlicense: mit\n---\n")
+    for name in ("base", "news"):
+        (tmp_path / "models" / name / "README.md").unlink()
+    report = states(from_hub(report), base=base, news=news)
     card = card_of(report)
-    assert ModelCard(card).data.license is None
-    assert "| apache-2.0 |" in card
-    assert "| mit |" in card
+    header = ModelCard(card).data.to_dict()
+    assert {key: text for key, text in header.items() if key.startswith("license")} == expected
+    # Of every model, the table says what it states.
+    table = [line.split("|")[-2].strip() for line in card.splitlines() if line.startswith(("| base |", "| news |"))]
+    assert table[:2] == [base or "not stated", news or "not stated"]
+    licences = render_licences(read_lineage(Recipe.model_validate(report.recipe), report))
+    assert (licences is not None) == ("license_link" in expected)
+    if licences is not None:
+        assert licences.endswith(
+            f"- org/base at `{'0123456789abcdef' * 2}`: {base or 'not stated'}\n"
+            f"- org/news at `{'0123456789abcdef' * 2}`: {news or 'not stated'}\n"
+        )
+
+
+def test_the_card_beside_the_files_is_read_where_the_record_states_no_licence(make_report, tmp_path: Path):
+    report = make_report()
+    (tmp_path / "models/news/README.md").write_bytes(b"\xff\xfe")
+    remote = dataclasses.replace(report.plan.base, uri="s3://models/base")
+    plan = dataclasses.replace(report.plan, base=remote, candidates=(remote, report.plan.candidates[1]))
+    lineage = read_lineage(Recipe.model_validate(report.recipe), dataclasses.replace(report, plan=plan))
+    assert [ancestor.licence for ancestor in lineage] == [None, None]
+    (tmp_path / "models/news/README.md").write_text("---\nlicense: mit\n---\n")
+    lineage = read_lineage(Recipe.model_validate(report.recipe), dataclasses.replace(report, plan=plan))
+    assert [ancestor.licence for ancestor in lineage] == [None, "mit"]
 
 
 def test_two_nights_with_other_champions_and_times_give_the_same_card(make_report):

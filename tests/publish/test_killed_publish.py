@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.cache import ResultCache
 from tasks.publish.release import publish_release
 from tasks.records import to_json
 from tasks.registry.releases import open_registry
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 import tasks.publish.release as release
 import tasks.staging as staging
+from tasks.cache import ResultCache
 from tasks.records import RefreshReport, from_json
 from tasks.registry.releases import Registry
 from tasks.settings import PublishSettings
@@ -59,7 +61,8 @@ else:
     Registry.record_decision = stop
 report, settings = json.loads(sys.stdin.read())
 report, settings = from_json(RefreshReport, report), PublishSettings.model_validate(settings)
-release.publish_release(report, settings, now=datetime(2026, 11, 21, tzinfo=UTC), by="victim")
+cache = ResultCache(Path(settings.to[0]).parent / "cache")
+release.publish_release(report, settings, now=datetime(2026, 11, 21, tzinfo=UTC), by="victim", cache=cache)
 """
 
 MOMENTS = [
@@ -75,9 +78,9 @@ MOMENTS = [
 def test_a_killed_publish_leaves_nothing_half_and_running_again_completes_it(
     moment: str, make_report, now: datetime, tmp_path: Path
 ):
-    settings = PublishSettings(to=[str(tmp_path / "releases")])
+    settings, cache = PublishSettings(to=[str(tmp_path / "releases")]), ResultCache(tmp_path / "cache")
     registry = open_registry(settings.to[0], "demo")
-    first = publish_release(make_report(1), settings, now=now, by="night")
+    first = publish_release(make_report(1), settings, now=now, by="night", cache=cache)
     report = make_report(2, champion=first.version)
 
     with subprocess.Popen(
@@ -95,7 +98,7 @@ def test_a_killed_publish_leaves_nothing_half_and_running_again_completes_it(
     for version in registry.versions():
         assert verify_release(registry, version) == []
 
-    again = publish_release(report, settings, now=now, by="night")
+    again = publish_release(report, settings, now=now, by="night", cache=cache)
     assert again.promoted
     assert registry.resolve("champion") == again.version
     assert registry.versions() == [first.version, again.version]

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import tasks.publish.release as module
+from tasks.cache import ResultCache
 from tasks.errors import AliasConflictError, ReleaseError, StoreError
 from tasks.publish.release import publish_release, record_rejection
 from tasks.records import RefreshReport, Release
+from tasks.registry.files import AliasState, Decision
 from tasks.registry.promotion import promote, rollback, unblock
 from tasks.registry.releases import Registry, open_registry
 from tasks.registry.verification import verify_release
-from tasks.settings import PublishSettings
+from tasks.settings import PromoteCommand, PublishSettings
 
 Publish = Callable[..., Release]
 
@@ -33,11 +35,15 @@ def registry(settings: PublishSettings) -> Registry:
 
 
 @pytest.fixture
-def publish(settings: PublishSettings, now: datetime) -> Publish:
-    def run(report: RefreshReport, **changes: Any) -> Release:
-        return publish_release(report, settings.model_copy(update=changes), now=now, by="night")
+def publish(settings: PublishSettings, now: datetime, cache: ResultCache) -> Publish:
+    def run(report: RefreshReport, by: str = "night", **changes: Any) -> Release:
+        return publish_release(report, settings.model_copy(update=changes), now=now, by=by, cache=cache)
 
     return run
+
+
+def folder_of(registry: Registry, version: str) -> Path:
+    return Path(registry.store.destination) / registry.version_path(version)
 
 
 def files_of(registry: Registry, version: str) -> dict[str, bytes]:
@@ -87,14 +93,14 @@ def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_repo
 
 
 def test_the_same_inputs_elsewhere_and_later_give_the_same_bytes_in_all_files_but_the_manifest(
-    registry: Registry, make_report, publish: Publish, now: datetime, tmp_path: Path
+    registry: Registry, make_report, publish: Publish, now: datetime, tmp_path: Path, cache: ResultCache
 ):
     first = publish(make_report())
     again = make_report(champion="20250101-aaaaaaaaaaaa")
     other = PublishSettings(to=[str(tmp_path / "elsewhere")], promote="manual")
     elsewhere = open_registry(other.to[0], "demo")
     promote_as_planned(elsewhere, again, now)
-    second = publish_release(again, other, now=now + timedelta(days=3), by="x")
+    second = publish_release(again, other, now=now + timedelta(days=3), by="x", cache=cache)
     here, there = files_of(registry, first.version), files_of(elsewhere, second.version)
     assert here.keys() == there.keys()
     assert [path for path in here if here[path] != there[path]] == ["manifest.json"]
@@ -140,11 +146,11 @@ def test_publishing_again_keeps_the_version_and_changes_nothing(registry: Regist
 
 
 def test_the_next_model_gets_the_next_sequence_even_when_the_clock_ran_backwards(
-    registry: Registry, make_report, settings: PublishSettings, publish: Publish, now: datetime
+    registry: Registry, make_report, settings: PublishSettings, publish: Publish, now: datetime, cache: ResultCache
 ):
     first = publish(make_report(1))
     report = make_report(2, champion=first.version)
-    second = publish_release(report, settings, now=now - timedelta(days=400), by="night")
+    second = publish_release(report, settings, now=now - timedelta(days=400), by="night", cache=cache)
     assert (second.version[:8], second.sequence) == ("20251016", 2)
     assert registry.versions() == [first.version, second.version]
 
@@ -153,7 +159,7 @@ def test_a_damaged_release_of_the_same_model_is_restored_from_the_same_bytes(
     registry: Registry, make_report, publish: Publish
 ):
     release = publish(make_report())
-    folder = registry.store.local_folder(registry.version_path(release.version))
+    folder = folder_of(registry, release.version)
     (folder / "model.safetensors").unlink()
     (folder / "README.md").write_bytes(b"?")
     publish(make_report())
@@ -162,7 +168,7 @@ def test_a_damaged_release_of_the_same_model_is_restored_from_the_same_bytes(
 
 def test_damage_that_cannot_be_restored_is_told(registry: Registry, make_report, publish: Publish):
     release = publish(make_report())
-    folder = registry.store.local_folder(registry.version_path(release.version))
+    folder = folder_of(registry, release.version)
     (folder / "extra.bin").write_bytes(b"?")
     with pytest.raises(ReleaseError, match=r"that release is damaged: extra.bin: extra"):
         publish(make_report())
@@ -195,9 +201,20 @@ def test_a_run_whose_champion_is_not_live_any_more_must_compare_again(
     registry: Registry, make_report, publish: Publish
 ):
     first = publish(make_report(1))
-    with pytest.raises(AliasConflictError, match=f"points at {first.version} now, but this run compared with nothing"):
+    with pytest.raises(
+        AliasConflictError, match=f"points at {first.version} now, but this run compared with nothing: night"
+    ):
         publish(make_report(2))
     assert registry.versions() == [first.version]
+
+
+def test_a_run_whose_champion_was_removed_must_compare_again(registry: Registry, make_report, publish: Publish):
+    first = publish(make_report(1))
+    registry.store.delete_tree("demo/aliases")
+    with pytest.raises(
+        AliasConflictError, match=f"nothing now, but this run compared with {first.version}: it was rem"
+    ):
+        publish(make_report(2, champion=first.version))
 
 
 def test_other_aliases_are_not_touched(registry: Registry, make_report, publish: Publish):
@@ -303,3 +320,119 @@ def test_a_recipe_without_gate_examples_or_evaluation_can_be_released(
     state = registry.read_alias("champion")
     assert state is not None
     assert state.reason == "the gate passed: 0 rules"
+
+
+def test_models_under_several_licences_come_with_a_file_that_lists_them(
+    registry: Registry, make_report, publish: Publish
+):
+    report = make_report()
+    candidates = [dataclasses.replace(model, licence="mit") for model in report.plan.candidates[1:]]
+    plan = dataclasses.replace(report.plan, candidates=(report.plan.candidates[0], *candidates))
+    release = publish(dataclasses.replace(report, plan=plan))
+    licences = registry.store.read_bytes(f"{registry.version_path(release.version)}/LICENSE").decode()
+    assert licences.splitlines()[-2:] == [
+        f"- content `sha256:{plan.base.digest[:12]}`: apache-2.0",
+        f"- content `sha256:{candidates[0].digest[:12]}`: mit",
+    ]
+    assert "LICENSE" not in registry.checkpoint(release.version, "merged").files
+
+
+@pytest.fixture
+def on_promote(tmp_path: Path) -> PromoteCommand:
+    """Writes down what it is told, and what of the registry stands by then."""
+    script = (
+        f'cd "{tmp_path}" && ls releases/demo > standing && '
+        'echo "$COCKTAIL_NAME $COCKTAIL_VERSION $COCKTAIL_ALIAS $COCKTAIL_URI $COCKTAIL_MANIFEST_SHA256" >> told'
+    )
+    return PromoteCommand(command=["/bin/sh", "-c", script], timeout_seconds=30)
+
+
+def told(tmp_path: Path) -> list[str]:
+    """Versions that the command was told of."""
+    file = tmp_path / "told"
+    return [line.split()[1] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_the_command_is_told_after_the_alias_has_moved_and_before_the_decision_is_written(
+    make_report, publish: Publish, on_promote: PromoteCommand, tmp_path: Path
+):
+    release = publish(make_report(), on_promote=on_promote)
+    [line] = (tmp_path / "told").read_text().splitlines()
+    assert line.split() == ["demo", release.version, "champion", release.uris[0], release.manifest_sha256]
+    assert (tmp_path / "standing").read_text().split() == ["aliases", "versions"]
+
+
+def test_the_command_is_not_told_where_the_alias_did_not_move(
+    registry: Registry, make_report, publish: Publish, on_promote: PromoteCommand, now: datetime, tmp_path: Path
+):
+    first = publish(make_report(1), promote="manual", on_promote=on_promote)
+    assert told(tmp_path) == []
+    publish(make_report(1), on_promote=on_promote)
+    publish(make_report(1), on_promote=on_promote)
+    # The same model under other rules: another question, whose answer moves nothing.
+    publish(make_report(1, champion=first.version), on_promote=on_promote)
+    assert told(tmp_path) == [first.version]
+    second = publish(make_report(2, champion=first.version), on_promote=on_promote)
+    rollback(registry, "champion", by="on call", reason="", now=now)
+    publish(make_report(2, champion=first.version), on_promote=on_promote)
+    assert told(tmp_path) == [first.version, second.version]
+
+
+@pytest.mark.parametrize("is_planned_anew", [False, True])
+def test_a_night_that_was_killed_before_its_decision_tells_the_command_again(
+    make_report, publish: Publish, on_promote: PromoteCommand, tmp_path: Path, monkeypatch, is_planned_anew: bool
+):
+    def kill(self: Registry, decision: Decision) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Registry, "record_decision", kill)
+        publish(make_report(), on_promote=on_promote)
+    [version] = told(tmp_path)
+    # Retried as it was, or as another run, whose plan sees the new version live already.
+    publish(make_report(champion=version if is_planned_anew else None), on_promote=on_promote)
+    assert told(tmp_path) == [version, version]
+    publish(make_report(champion=version), on_promote=on_promote)
+    assert told(tmp_path) == [version, version]
+
+
+def test_a_command_that_fails_does_not_take_back_the_release(registry: Registry, make_report, publish: Publish, caplog):
+    failing = PromoteCommand(command=["/bin/sh", "-c", "echo no server; exit 7"], timeout_seconds=30)
+    report = make_report()
+    assert publish(report, on_promote=failing).promoted
+    assert "on_promote: /bin/sh failed with exit code 7" in caplog.text
+    assert "no server" in caplog.text
+    decision = registry.find_decision(report.plan.decision_fingerprint)
+    assert decision is not None
+    assert decision.status == "published"
+
+
+def test_a_copy_whose_alias_was_moved_by_hand_is_set_back_to_the_truth(
+    make_report, publish: Publish, now: datetime, tmp_path: Path
+):
+    places = [str(tmp_path / "releases"), str(tmp_path / "copy")]
+    first = publish(make_report(1), to=places)
+    second = publish(make_report(2, champion=first.version), to=places)
+    truth, copy = (open_registry(place, "demo") for place in places)
+    rollback(copy, "champion", by="somebody", reason="in the wrong place", now=now)
+    publish(make_report(2, champion=second.version), to=places)
+    assert copy.resolve("champion") == second.version
+    assert copy.store.read_bytes("demo/aliases/champion.json") == truth.store.read_bytes("demo/aliases/champion.json")
+
+
+def test_two_runs_that_release_the_same_model_at_once_both_end_well(
+    registry: Registry, make_report, publish: Publish, monkeypatch
+):
+    first = publish(make_report(), promote="manual")
+    go_live = module.promote
+
+    def be_late(*arguments: Any, **named: Any) -> AliasState:
+        monkeypatch.setattr(module, "promote", go_live)
+        publish(make_report(), by="the other")
+        return go_live(*arguments, **named)
+
+    monkeypatch.setattr(module, "promote", be_late)
+    assert publish(make_report()).promoted
+    state = registry.read_alias("champion")
+    assert state is not None
+    assert (state.version, state.promoted_by, len(state.history)) == (first.version, "the other", 1)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,10 @@ def roll_back(registry: Registry, now: datetime) -> Live:
         return rollback(registry, alias, by="on call", reason="complaints", now=now + timedelta(hours=1), to=to)
 
     return back
+
+
+def folder_of(registry: Registry, version: str) -> Path:
+    return Path(registry.store.destination) / registry.version_path(version)
 
 
 def live(registry: Registry, alias: str = "champion") -> str | None:
@@ -73,7 +78,7 @@ def test_a_version_that_does_not_exist_or_is_incomplete_cannot_go_live(registry:
     with pytest.raises(NotFoundError, match="there is no version 20261120-000000000000"):
         promote(registry, "20261120-000000000000", "champion", by="me", reason="", now=now, expected=None)
     version = make_release(1)
-    (registry.store.local_folder(registry.version_path(version)) / "config.json").unlink()
+    (folder_of(registry, version) / "config.json").unlink()
     with pytest.raises(ReleaseError, match=f"version {version} is incomplete: config.json: missing"):
         promote(registry, version, "champion", by="me", reason="", now=now, expected=None)
 
@@ -276,3 +281,20 @@ def test_pruning_removes_the_oldest_by_sequence_but_nothing_that_is_needed(
     assert state is not None
     assert find_predecessor(registry, state) == versions[2]
     assert prune(registry, keep=10) == []
+
+
+def test_pruning_spares_what_every_alias_would_go_back_to(registry: Registry, go_live: Live):
+    canary = [go_live(number, "canary").version for number in (1, 2)]
+    live = [go_live(number).version for number in (3, 4, 5)]
+    # 2 is live under canary and 1 comes before it; 5 is live and 4 comes before it.
+    assert prune(registry, keep=2) == [live[0]]
+    assert registry.versions() == [*canary, *live[1:]]
+
+
+def test_pruning_leaves_versions_without_a_manifest_to_whoever_writes_them(registry: Registry, go_live: Live):
+    unfinished = "20250101-aaaaaaaaaaaa"
+    registry.store.write_bytes(f"{registry.version_path(unfinished)}/config.json", b"{}")
+    versions = [go_live(number).version for number in (1, 2, 3)]
+    assert prune(registry, keep=2) == [versions[0]]
+    assert registry.store.exists(f"{registry.version_path(unfinished)}/config.json")
+    assert registry.versions() == versions[1:]

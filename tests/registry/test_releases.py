@@ -49,6 +49,25 @@ def test_versions_are_ordered_by_sequence_and_not_by_their_dates(registry: Regis
     assert registry.next_sequence() == 4
 
 
+def test_equal_sequences_are_ordered_by_name(registry: Registry, make_release):
+    """Two runs that finish together may take the same."""
+    first, second = make_release(1), make_release(2)
+    path = f"{registry.version_path(second)}/manifest.json"
+    data = json.loads(registry.store.read_bytes(path)) | {"sequence": 1}
+    registry.store.write_bytes(path, json.dumps(data).encode())
+    assert registry.versions() == sorted([first, second])
+    assert registry.next_sequence() == 2
+
+
+def test_listing_again_sees_what_came_and_went_since(registry: Registry, make_release):
+    versions = [make_release(number) for number in (1, 2)]
+    assert registry.versions() == versions
+    registry.store.delete_tree(registry.version_path(versions[0]))
+    third = make_release(3)
+    assert registry.versions() == [versions[1], third]
+    assert registry.next_sequence() == 4
+
+
 def test_folders_without_a_manifest_and_damaged_ones_are_no_versions(registry: Registry, make_release, caplog):
     version = make_release(1)
     registry.store.write_bytes(f"{registry.version_path('20261120-aaaaaaaaaaaa')}/config.json", b"{}")

@@ -1,12 +1,17 @@
 """What verifying finds."""
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from tasks.registry.promotion import promote
 from tasks.registry.releases import Registry
 from tasks.registry.verification import verify_release
+
+
+def folder_of(registry: Registry, version: str) -> Path:
+    return Path(registry.store.destination) / registry.version_path(version)
 
 
 @pytest.fixture
@@ -21,14 +26,14 @@ def test_a_whole_release_has_no_problems(registry: Registry, version: str):
 
 
 def test_a_flipped_byte_is_found(registry: Registry, version: str):
-    file = registry.store.local_folder(registry.version_path(version)) / "model.safetensors"
+    file = folder_of(registry, version) / "model.safetensors"
     file.write_bytes(file.read_bytes().replace(b"w", b"v"))
     [problem] = verify_release(registry, version)
     assert problem.startswith("model.safetensors: changed: expected sha256")
 
 
 def test_missing_cut_and_extra_files_are_all_found_at_once(registry: Registry, version: str):
-    folder = registry.store.local_folder(registry.version_path(version))
+    folder = folder_of(registry, version)
     (folder / "config.json").unlink()
     (folder / "README.md").write_bytes(b"#")
     (folder / "more").mkdir()
