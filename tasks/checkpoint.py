@@ -45,7 +45,12 @@ def is_model_file(path: str) -> bool:
     parts = path.split("/")
     if any(part.startswith(".") for part in parts) or parts[0] in _NOTE_FOLDERS:
         return False
-    return parts[-1] not in _NOTES and not parts[-1].endswith(_OTHER_WEIGHTS)
+    return parts[-1] not in _NOTES and not is_other_weight_file(path)
+
+
+def is_other_weight_file(path: str) -> bool:
+    """Whether a file holds weights in a form that is neither read nor merged, such as pickles."""
+    return path.endswith(_OTHER_WEIGHTS)
 
 
 def is_weight_file(path: str) -> bool:

@@ -22,7 +22,7 @@ SAFETENSORS_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfl
 """Floating dtypes as recipes and config.json write them, to what safetensors calls them."""
 FLOAT_DTYPES = frozenset(SAFETENSORS_DTYPES.values())
 
-_MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _parse_header(file: Path) -> tuple[dict[str, Any], int]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= _MAX_HEADER_BYTES:
+            if not 2 <= length <= MAX_HEADER_BYTES:
                 raise CheckpointError(f"{file}: this is no safetensors file (header of {length} bytes)")
             header = json.loads(stream.read(length))
     except FileNotFoundError as error:

@@ -42,7 +42,7 @@ def check_rows(rows: Sequence[Mapping[str, Any]], kind: RowKind, source: str) ->
 
 def describe_examples(path: Path, rows: Sequence[Mapping[str, Any]]) -> ExampleSet:
     """The record of a file with these rows: its digest is of the rows, not of the file's white space."""
-    return ExampleSet(path.resolve().as_uri(), digest_rows(rows), len(rows))
+    return ExampleSet(path.absolute().as_uri(), digest_rows(rows), len(rows))
 
 
 def digest_rows(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -74,18 +74,21 @@ def compare_with_base(
     """
     distances: list[float] = []
     non_finite: list[str] = []
-    for base_view in sample:
-        view = candidate.get(base_view.name)
-        if view is None or view.shape != base_view.shape or view.dtype not in FLOAT_DTYPES:
-            continue
+    for view in comparable_views(sample, candidate):
         blocks = read_blocks(view)
         if not np.isfinite(blocks).all():
             non_finite.append(view.name)
             continue
-        distance = direction_distance(base_blocks[base_view.name], blocks)
+        distance = direction_distance(base_blocks[view.name], blocks)
         if distance is not None:
             distances.append(distance)
     return Ancestry(median(distances) if distances else None, tuple(non_finite))
+
+
+def comparable_views(sample: Sequence[TensorView], candidate: Mapping[str, TensorView]) -> list[TensorView]:
+    """The candidate's tensors that can be held against the base's sample."""
+    pairs = ((base_view, candidate.get(base_view.name)) for base_view in sample)
+    return [view for base_view, view in pairs if view and view.shape == base_view.shape and view.dtype in FLOAT_DTYPES]
 
 
 def direction_distance(base: FloatArray, candidate: FloatArray) -> float | None:
@@ -103,23 +106,29 @@ def direction_distance(base: FloatArray, candidate: FloatArray) -> float | None:
     return float(np.linalg.norm(base / base_length - candidate / candidate_length))
 
 
-def read_blocks(view: TensorView) -> FloatArray:
-    """The sampled numbers of a tensor: blocks at fixed, evenly spaced positions, the whole of a small tensor."""
-    if view.n_elements <= _BLOCKS_PER_MATRIX * _BLOCK_ELEMENTS:
-        starts, length = [0], view.n_elements
-    else:
-        last = view.n_elements - _BLOCK_ELEMENTS
-        starts, length = [last * k // (_BLOCKS_PER_MATRIX - 1) for k in range(_BLOCKS_PER_MATRIX)], _BLOCK_ELEMENTS
-    with view.file.open("rb") as file:
-        blocks = [_read_range(file.fileno(), view, start, length) for start in starts]
-    return np.concatenate(blocks)
+def block_ranges(view: TensorView) -> list[tuple[int, int]]:
+    """Where in its file the sampled numbers of a tensor lie: first byte and number of bytes of each block.
 
-
-def _read_range(descriptor: int, view: TensorView, first: int, n_elements: int) -> FloatArray:
+    The blocks stand at fixed, evenly spaced positions; a small tensor is one block.
+    """
     size = DTYPE_BYTES[view.dtype]
-    data = os.pread(descriptor, n_elements * size, view.start + first * size)
-    numbers = np.frombuffer(data, dtype=_NUMPY_DTYPES[view.dtype])
-    if view.dtype == "BF16":
+    if view.n_elements <= _BLOCKS_PER_MATRIX * _BLOCK_ELEMENTS:
+        return [(view.start, view.n_bytes)]
+    last = view.n_elements - _BLOCK_ELEMENTS
+    starts = [last * k // (_BLOCKS_PER_MATRIX - 1) for k in range(_BLOCKS_PER_MATRIX)]
+    return [(view.start + start * size, _BLOCK_ELEMENTS * size) for start in starts]
+
+
+def read_blocks(view: TensorView) -> FloatArray:
+    """The sampled numbers of a tensor, those of `block_ranges`."""
+    with view.file.open("rb") as file:
+        blocks = [os.pread(file.fileno(), n_bytes, start) for start, n_bytes in block_ranges(view)]
+    return np.concatenate([_decode(block, view.dtype) for block in blocks])
+
+
+def _decode(data: bytes, dtype: str) -> FloatArray:
+    numbers = np.frombuffer(data, dtype=_NUMPY_DTYPES[dtype])
+    if dtype == "BF16":
         # numpy has no bfloat16; it is the upper half of a float32.
         numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
     return numbers.astype(np.float64)

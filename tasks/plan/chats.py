@@ -19,7 +19,7 @@ def check_chat_templates(candidates: Mapping[str, ModelHeaders]) -> Findings:
         CheckpointError: a tokenizer's configuration is no JSON.
     """
     found = Findings()
-    templates = {model.label: read_chat_template(model.checkpoint.folder) for model in candidates.values()}
+    templates = {model.label: read_chat_template(model.folder) for model in candidates.values()}
     found.problems += [
         f"{label}: the examples are chats (messages), but it has no chat template; add {TEMPLATE_FILE} to it, or write "
         'the examples as {"input", "output"}'

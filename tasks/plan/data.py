@@ -14,7 +14,7 @@ from tasks.data.examples import check_rows, describe_examples, read_rows, row_te
 from tasks.errors import CocktailError, ExampleDataError
 from tasks.messages import list_some
 from tasks.plan.findings import Findings
-from tasks.plan.resolve import resolve_path
+from tasks.plan.locate import locate_data, naming
 from tasks.recipe import Recipe
 from tasks.records import ExampleSet
 from tasks.settings import EvaluationTask
@@ -60,7 +60,7 @@ def read_data(recipe: Recipe, cache: ResultCache) -> RecipeData:
     for task in recipe.evaluate:
         where = f"evaluation task {task.name!r}"
         try:
-            texts = _read_evaluation(task, where, data)
+            texts = _read_evaluation(task, where, data, cache)
             _check_pin(data.evaluation[task.name], task.sha256)
         except CocktailError as error:
             data.findings.problems.append(f"{where}: {error}")
@@ -127,8 +127,9 @@ def load_tokenizer(path: Path) -> Tokenizer | None:
 def _read_examples(recipe: Recipe, cache: ResultCache) -> tuple[ExampleSet, Rows]:
     kind = recipe.model_type
     if isinstance(recipe.examples, str):
-        path = resolve_path(recipe.examples)
-        rows = read_rows(path, kind)
+        path = locate_data(recipe.examples, cache)
+        with naming(path, recipe.examples):
+            rows = read_rows(path, kind)
     else:
         rows = check_rows(recipe.examples or [], kind, "the recipe's examples")
         lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
@@ -136,14 +137,16 @@ def _read_examples(recipe: Recipe, cache: ResultCache) -> tuple[ExampleSet, Rows
     return describe_examples(path, rows), rows
 
 
-def _read_evaluation(task: EvaluationTask, where: str, data: RecipeData) -> list[str]:
+def _read_evaluation(task: EvaluationTask, where: str, data: RecipeData, cache: ResultCache) -> list[str]:
     """Note a task's data; the normalised texts of its inputs or queries."""
-    path = resolve_path(task.data)
+    path = locate_data(task.data, cache, is_beir=task.kind == "retrieval")
     if task.kind == "retrieval":
-        found = read_beir(path)
+        with naming(path, task.data):
+            found = read_beir(path)
         data.evaluation[task.name] = describe_beir(path, found)
         return [row_text({"query": text}) for text in found.queries.values()]
-    rows = read_rows(path, task.kind)
+    with naming(path, task.data):
+        rows = read_rows(path, task.kind)
     data.evaluation[task.name] = describe_examples(path, rows)
     data.answers[where] = rows
     return [row_text(row) for row in rows]

@@ -14,6 +14,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.fingerprints import with_fingerprints
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.plan.space import (
+    count_bytes_to_download,
     count_bytes_to_read,
     count_bytes_to_write,
     count_weight_bytes,
@@ -24,6 +25,7 @@ from tasks.plan.survey import Survey, survey_models
 from tasks.plan.vocabulary import TOKENIZER_FILE
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
+from tasks.references import Place, parse_reference
 from tasks.registry.releases import open_registry
 
 logger = logging.getLogger(__name__)
@@ -60,10 +62,17 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.extend(_check_lengths(recipe, survey.base, survey, data))
     if data.are_chats:
         found.extend(_check_chats(survey))
-    bytes_to_write = _bytes_to_write(recipe, survey.base)
+    bytes_to_write, bytes_to_download = (
+        _bytes_to_write(recipe, survey.base),
+        _bytes_to_download(survey, releases, cache),
+    )
     found.problems += _device_problems(recipe)
     if merges:
-        found.problems += _place_problems(recipe, work_folder, bytes_to_write)
+        found.problems += _place_problems(recipe, work_folder)
+    found.problems += space_problems([
+        *([(str(cache.folder.absolute()), bytes_to_download)] if bytes_to_download else []),
+        *((place, bytes_to_write) for place in _places(recipe, work_folder) if merges),
+    ])  # fmt: skip
     for warning in found.warnings:
         logger.warning("plan: %s", warning)
     for reason in survey.left_out.values():
@@ -86,11 +95,13 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         left_out=survey.left_out,
         warnings=tuple(found.warnings),
         distances=survey.distances,
+        bytes_to_download=bytes_to_download,
         memory_bytes=max(count_weight_bytes(model.views, recipe.score.dtype) for model in models),
     )
     logger.info(
-        "plan: %d candidates, %.1f MB to read, %.1f MB to write, %d left out",
-        len(plan.candidates), plan.bytes_to_read / 1e6, bytes_to_write / 1e6, len(plan.left_out),
+        "plan: %d candidates, %.1f MB to download, %.1f MB to read, %.1f MB to write, %d left out",
+        len(plan.candidates), bytes_to_download / 1e6, plan.bytes_to_read / 1e6, bytes_to_write / 1e6,
+        len(plan.left_out),
     )  # fmt: skip
     return with_fingerprints(recipe, plan)
 
@@ -119,7 +130,7 @@ def _find_releases(recipe: Recipe, cache: ResultCache) -> _Releases:
 def _check_lengths(recipe: Recipe, base: ModelHeaders, survey: Survey, data: RecipeData) -> Findings:
     """Answers that no model of the recipe could read whole."""
     found = Findings()
-    tokenizer = load_tokenizer(base.checkpoint.folder / TOKENIZER_FILE) if data.answers else None
+    tokenizer = load_tokenizer(base.folder / TOKENIZER_FILE) if data.answers else None
     if tokenizer is None:
         if data.answers:
             found.warnings.append("the base has no tokenizer.json that can be read, so answers were not measured")
@@ -143,6 +154,12 @@ def _bytes_to_write(recipe: Recipe, base: ModelHeaders | None) -> int:
     return count_bytes_to_write(base.checkpoint, base.views, recipe.merge.dtype) if base else 0
 
 
+def _bytes_to_download(survey: Survey, releases: _Releases, cache: ResultCache) -> int:
+    """Of base, candidates and anchors; what was measured of the champion stands in its release."""
+    models = [*([survey.base] if survey.base else []), *survey.candidates.values()]
+    return count_bytes_to_download([*(model.checkpoint for model in models), *releases.anchors], cache)
+
+
 def _device_problems(recipe: Recipe) -> list[str]:
     """Say which named devices are not here; what `auto` finds will do."""
     if recipe.score.devices == "auto" or not (recipe.needs_examples or recipe.evaluate):
@@ -154,13 +171,19 @@ def _device_problems(recipe: Recipe) -> list[str]:
     return []
 
 
-def _place_problems(recipe: Recipe, work_folder: Path, bytes_to_write: int) -> list[str]:
-    """Say which places cannot be written or are too full."""
+def _place_problems(recipe: Recipe, work_folder: Path) -> list[str]:
+    """Say which places cannot be written."""
     problems = [problem] if (problem := work_folder_problem(work_folder)) else []
-    destinations = recipe.publish.to if recipe.publish else []
-    for destination in destinations:
+    for destination in recipe.publish.to if recipe.publish else []:
+        if parse_reference(destination).place is Place.MLFLOW:
+            continue  # It holds no files; whether its server is there is seen when a release is registered.
         try:
             open_registry(destination, recipe.name).check_writable()
         except CocktailError as error:
             problems.append(f"publish.to: {error}")
-    return problems + space_problems(work_folder, destinations, bytes_to_write)
+    return problems
+
+
+def _places(recipe: Recipe, work_folder: Path) -> list[str]:
+    """Where the merged model is written: to the work folder, and from there to each destination."""
+    return [str(work_folder.absolute()), *(recipe.publish.to if recipe.publish else [])]

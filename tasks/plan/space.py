@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.cache import ResultCache
 from tasks.checkpoint import other_files
 from tasks.errors import StoreError
 from tasks.records import Checkpoint
@@ -34,24 +35,33 @@ def count_bytes_to_read(checkpoints: Iterable[Checkpoint]) -> int:
     return sum({checkpoint.digest: checkpoint.size for checkpoint in checkpoints}.values())
 
 
+def count_bytes_to_download(checkpoints: Iterable[Checkpoint], cache: ResultCache) -> int:
+    """Bytes of all distinct files that are elsewhere and not in the cache."""
+    remote = (checkpoint for checkpoint in checkpoints if not checkpoint.uri.startswith("file:"))
+    distinct = {file for checkpoint in remote for file in checkpoint.files.values()}
+    return sum(file.size for file in distinct if cache.find_file(file) is None)
+
+
 def count_bytes_to_write(base: Checkpoint, views: Mapping[str, TensorView], dtype: str) -> int:
     """Bytes of the merged model: the base's tensors in `dtype`, and its files that hold no tensors."""
     return count_weight_bytes(views, dtype) + sum(file.size for file in other_files(base).values())
 
 
-def space_problems(work_folder: Path, destinations: Iterable[str], bytes_to_write: int) -> list[str]:
-    """Say where there is too little room; the model is written to the work folder and copied to each destination.
+def space_problems(writes: Iterable[tuple[str, int]]) -> list[str]:
+    """Say where there is too little room.
 
-    Places on one file system share its room. Places that cannot be opened are another check's finding.
+    Args:
+        writes: Every place (a path or a destination) with the bytes that will be written there. Those on one file
+            system share its room. Places that cannot be opened are another check's finding.
     """
     disks: dict[object, _FileSystem] = {}
     problems: list[str] = []
-    for place in (str(work_folder.absolute()), *destinations):
+    for place, n_bytes in writes:
         try:
             if parse_reference(place).place is Place.FOLDER:
-                _demand(disks, Path(place), bytes_to_write)
+                _demand(disks, Path(place), n_bytes)
             elif (free := open_store(place).free_bytes()) is not None:
-                disks[place] = _FileSystem(free, bytes_to_write, [place])
+                disks[place] = _FileSystem(free, n_bytes, [place])
         except (StoreError, OSError):
             continue
     for disk in disks.values():

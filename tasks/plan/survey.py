@@ -5,26 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from tasks.cache import ResultCache
 from tasks.checkpoint import is_weight_file, read_json_object
 from tasks.errors import CocktailError
+from tasks.licences import licence_problems
 from tasks.messages import list_some
-from tasks.plan.ancestry import (
-    FAR_DISTANCE,
-    UNRELATED_DISTANCE,
-    Ancestry,
-    choose_sample,
-    compare_with_base,
-    read_blocks,
-)
+from tasks.parallel import call_all
+from tasks.plan.ancestry import FAR_DISTANCE, UNRELATED_DISTANCE, Ancestry
 from tasks.plan.compatibility import ModelHeaders, check_compatibility, check_model_type, read_headers
+from tasks.plan.descent import measure_descent
 from tasks.plan.findings import Findings
-from tasks.plan.resolve import resolve_checkpoint
+from tasks.plan.resolve import check_pin, resolve_model
+from tasks.plan.sketch import open_sketch
 from tasks.recipe import Recipe, scale_shares
-from tasks.registry.releases import MANIFEST_FILE
+from tasks.references import Place, parse_reference
+from tasks.registry.releases import split_destination
 from tasks.settings import CandidateSettings
 
 logger = logging.getLogger(__name__)
@@ -59,31 +56,66 @@ class Survey:
 def survey_models(recipe: Recipe, cache: ResultCache) -> Survey:
     """Open every model of a recipe and compare the candidates with the base; all that is wrong is in `findings`."""
     survey = Survey()
+    opened = _open_all(recipe, cache)
     for candidate in recipe.candidates:
         try:
-            survey.candidates[candidate.name] = _open_candidate(recipe, candidate, cache)
+            label = _label(recipe, candidate)
+            survey.candidates[candidate.name] = _take(opened, candidate.model, candidate.name, candidate.digest, label)
         except CocktailError as error:
             survey.refuse(candidate, [f"candidate {candidate.name!r}: {error}"])
-    survey.base = _open_base(recipe, cache, survey)
+    survey.base = _take_base(recipe, opened, survey)
     if survey.base is not None:
-        _compare_candidates(recipe, survey, survey.base)
+        survey.findings.extend(check_model_type(survey.base, recipe.model_type))
+        survey.findings.extend(_check_licence(recipe, survey.base))
+        _compare_candidates(recipe, survey, survey.base, cache)
     survey.findings.warnings += _duplicate_warnings(survey.candidates)
     survey.findings.problems += _remaining_problems(recipe, survey.left_out)
     return survey
 
 
-def _open_candidate(recipe: Recipe, candidate: CandidateSettings, cache: ResultCache) -> ModelHeaders:
+def _open_all(recipe: Recipe, cache: ResultCache) -> dict[str, ModelHeaders | CocktailError]:
+    """Every distinct reference to its model, or why it cannot be read.
+
+    A reference is resolved once, however often it stands in the recipe: a branch that moves in between would make two
+    models of it.
+    """
+    references = list(dict.fromkeys([*(candidate.model for candidate in recipe.candidates), recipe.base or ""]))
+    with_pickles = {candidate.model for candidate in recipe.candidates if candidate.allow_pickle}
+
+    def open_model(reference: str) -> ModelHeaders:
+        model = resolve_model(reference, cache, allow_pickle=reference in with_pickles)
+        folder, sketch = open_sketch(model, cache)
+        return read_headers(model.checkpoint, reference, folder, sketch, model.manifest)
+
+    references = [reference for reference in references if reference]
+    return dict(zip(references, call_all(open_model, references), strict=True))
+
+
+def _take(
+    opened: Mapping[str, ModelHeaders | CocktailError], reference: str, name: str, pinned: str | None, label: str
+) -> ModelHeaders:
+    """A model under the name it has in the recipe; the error that opening it ended with, or that of its pin."""
+    found = opened[reference]
+    if isinstance(found, CocktailError):
+        raise found
+    check_pin(found.checkpoint, pinned)
+    return replace(found, checkpoint=replace(found.checkpoint, name=name), label=label)
+
+
+def _label(recipe: Recipe, candidate: CandidateSettings) -> str:
     label = f"candidate {candidate.name!r}"
     if recipe.base is None and candidate is not recipe.candidates[0]:
         label += " (compared with the first candidate, as the recipe names no base)"
-    return read_headers(resolve_checkpoint(candidate.name, candidate.model, candidate.digest, cache), label)
+    return label
 
 
-def _open_base(recipe: Recipe, cache: ResultCache, survey: Survey) -> ModelHeaders | None:
+def _take_base(
+    recipe: Recipe, opened: Mapping[str, ModelHeaders | CocktailError], survey: Survey
+) -> ModelHeaders | None:
     """The recipe's base; where it names none, the first candidate that can be read."""
     if recipe.base is not None:
         try:
-            return read_headers(resolve_checkpoint(BASE, recipe.base, recipe.base_digest, cache), "the base")
+            return _take(opened, recipe.base, BASE, recipe.base_digest, "the base")
         except CocktailError as error:
             survey.findings.problems.append(f"the base: {error}")
             return None
@@ -91,33 +123,47 @@ def _open_base(recipe: Recipe, cache: ResultCache, survey: Survey) -> ModelHeade
     return first and replace(first, checkpoint=replace(first.checkpoint, name=BASE), label="the base")
 
 
-def _compare_candidates(recipe: Recipe, survey: Survey, base: ModelHeaders) -> None:
-    """Hold every candidate against the base: kind, compatibility, drift, descent."""
-    survey.findings.extend(check_model_type(base, recipe.model_type))
-    sample = choose_sample(base.views)
-    blocks = {view.name: read_blocks(view) for view in sample}
-    for name in (name for name, numbers in blocks.items() if not np.isfinite(numbers).all()):
+def _compare_candidates(recipe: Recipe, survey: Survey, base: ModelHeaders, cache: ResultCache) -> None:
+    """Hold every candidate against the base: compatibility, drift, descent."""
+    descent = measure_descent(base, list(survey.candidates.values()), cache)
+    of_base = descent[base.checkpoint.digest]
+    if isinstance(of_base, CocktailError):
+        # Nothing was compared then, and saying so for every candidate would hide the reason.
+        survey.findings.problems.append(f"the base: {of_base}")
+        return
+    for name in of_base.non_finite:
         survey.findings.problems.append(f"the base: tensor {name!r} holds NaN or infinity; the model is broken")
     for candidate in recipe.candidates:
         model = survey.candidates.get(candidate.name)
         if model is None:
             continue
-        found = Findings()
-        try:
-            found.extend(_check_drift(recipe, model))
-            # The base itself fits, and is a usual candidate.
-            if model.checkpoint.digest != base.checkpoint.digest:
-                found.extend(check_compatibility(base, model))
-        except CocktailError as error:
-            found.problems.append(f"{model.label}: {error}")
-        ancestry = compare_with_base(sample, blocks, model.views)
-        found.extend(judge_ancestry(ancestry, model.label, recipe.allow_unrelated))
-        if ancestry.distance is not None:
+        ancestry = descent[model.checkpoint.digest]
+        found = _check_candidate(recipe, base, model, ancestry)
+        if isinstance(ancestry, Ancestry) and ancestry.distance is not None:
             survey.distances[candidate.name] = ancestry.distance
         if found.problems:
             survey.refuse(candidate, found.problems)
         else:
             survey.findings.warnings += found.warnings
+
+
+def _check_candidate(
+    recipe: Recipe, base: ModelHeaders, model: ModelHeaders, ancestry: Ancestry | CocktailError
+) -> Findings:
+    found = Findings()
+    try:
+        found.extend(_check_drift(recipe, model))
+        # The base itself fits, and is a usual candidate.
+        if model.checkpoint.digest != base.checkpoint.digest:
+            found.extend(check_compatibility(base, model))
+    except CocktailError as error:
+        found.problems.append(f"{model.label}: {model.explain(error)}")
+    found.extend(_check_licence(recipe, model))
+    if isinstance(ancestry, CocktailError):
+        found.problems.append(f"{model.label}: {ancestry}")
+    else:
+        found.extend(judge_ancestry(ancestry, model.label, recipe.allow_unrelated))
+    return found
 
 
 def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Findings:
@@ -147,14 +193,26 @@ def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Fin
 
 def _check_drift(recipe: Recipe, model: ModelHeaders) -> Findings:
     """A night that mixes its own last release in again moves away from its base, a little every night."""
-    manifest = model.checkpoint.folder / MANIFEST_FILE
-    if recipe.allow_drift or not manifest.is_file() or read_json_object(manifest).get("name") != recipe.name:
+    if recipe.allow_drift or _released_name(model) != recipe.name:
         return Findings()
     problem = (
         f"{model.label}: {model.checkpoint.model} is itself a release of {recipe.name}; merges of merges drift: mix "
         "the models it was made of, or set allow_drift: true"
     )
     return Findings([problem])
+
+
+def _check_licence(recipe: Recipe, model: ModelHeaders) -> Findings:
+    allowed = recipe.publish.allow_licences if recipe.publish else None
+    return Findings(licence_problems({model.label: model.checkpoint.licence}, allowed) if allowed is not None else [])
+
+
+def _released_name(model: ModelHeaders) -> str | None:
+    """What a model was released as; None if it is no release."""
+    reference = parse_reference(model.checkpoint.model)
+    if reference.place is Place.RELEASE:
+        return split_destination(reference.location).name
+    return read_json_object(model.manifest).get("name") if model.manifest else None
 
 
 def _duplicate_warnings(candidates: Mapping[str, ModelHeaders]) -> list[str]:

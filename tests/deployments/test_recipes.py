@@ -1,14 +1,20 @@
 """The recipes in deployments/recipes/ can be run as they are: those on bundled models here, the others with a Hub."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from hub_server import HubServer
+from safetensors.numpy import load_file, save_file
+from seeding import put_on_hub
+from tiny_models import save_decoder, save_encoder
 
 from flows.recipe import read_recipe
 from flows.run import settings_of
 from tasks.cache import ResultCache, open_cache
-from tasks.errors import PreflightError
 from tasks.plan.plan import plan_refresh
 from tasks.recipe import Recipe
 from tasks.records import Score
@@ -79,20 +85,44 @@ def test_a_recipe_on_bundled_models_can_be_planned_and_weighed(name: str, cache:
     assert weights == pytest.approx(BUNDLED[name], abs=1e-5)
 
 
-# This version reads folders. When it reads the Hub, these become tests with a Hub to read from.
+def fine_tune(base: Path, folder: Path, seed: int) -> None:
+    """A copy of a model after small random steps."""
+    shutil.copytree(base, folder)
+    draw = np.random.default_rng(seed)
+    tensors = {
+        name: (value + 0.1 * value.std() * draw.normal(size=value.shape)).astype(value.dtype)
+        for name, value in load_file(folder / "model.safetensors").items()
+    }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def pickle_weights(folder: Path) -> None:
+    """Keep the weights as old models do."""
+    tensors = load_file(folder / "model.safetensors")
+    torch.save({name: torch.from_numpy(value) for name, value in tensors.items()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
 @pytest.mark.parametrize("name", HUB)
-def test_a_recipe_on_hub_models_is_refused_for_its_references_alone(name: str, cache: ResultCache, tmp_path: Path):
+def test_a_recipe_on_hub_models_can_be_planned(name: str, hub: HubServer, tmp_path: Path):
+    """Tiny models stand on the Hub under the recipe's names."""
     recipe = read(name, tmp_path / "releases")
     assert recipe.base == recipe.candidates[0].model == HUB[name]
-    with pytest.raises(PreflightError) as caught:
-        plan_refresh(recipe, cache)
-    models = [(f"candidate {candidate.name!r}", candidate.model) for candidate in recipe.candidates]
-    assert all(parse_reference(model).place is Place.HUB for _, model in models)
-    assert caught.value.problems == tuple(
-        f"{label}: {model}: this version reads folders and releases only; download it first "
-        f"(`hf download {model} --local-dir DIR`) and give the path, beginning with / or ./"
-        for label, model in [*models, ("the base", HUB[name])]
-    )
+    assert all(parse_reference(candidate.model).place is Place.HUB for candidate in recipe.candidates)
+    base = tmp_path / "base"
+    save_decoder(base, 0) if recipe.model_type == "decoder" else save_encoder(base, 0)
+    put_on_hub(hub, HUB[name], base)
+    for seed, candidate in enumerate(recipe.candidates[1:]):
+        folder = tmp_path / candidate.name
+        fine_tune(base, folder, seed)
+        if candidate.allow_pickle:
+            pickle_weights(folder)
+        put_on_hub(hub, candidate.model, folder)
+    assert any(candidate.allow_pickle for candidate in recipe.candidates) == (recipe.model_type == "decoder")
+    planned = plan_refresh(recipe, ResultCache(tmp_path / "cache"))
+    assert planned.warnings == () and planned.left_out == {}
+    assert [model.revision for model in planned.candidates] == [hub.head(entry.model) for entry in recipe.candidates]
+    assert all(0.05 < planned.distances[candidate.name] < 0.2 for candidate in recipe.candidates[1:])
 
 
 @pytest.mark.parametrize("name", HUB)

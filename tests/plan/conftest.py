@@ -57,6 +57,12 @@ def write_tokenizer(folder: Path, tokens: tuple[str, ...] = TOKENS) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(special))
 
 
+def large_tensors(seed: int) -> Tensors:
+    """As `random_tensors`, with embeddings of 1 MB, of which a plan reads a sample only."""
+    wide = np.random.default_rng(seed + 100).normal(0, 0.02, (4096, 64)).astype(np.float32)
+    return random_tensors(seed) | {"model.embed_tokens.weight": wide}
+
+
 WriteModel = Callable[..., Path]
 MakeRecipe = Callable[..., Recipe]
 
@@ -117,6 +123,17 @@ def make_recipe(family: dict[str, Path]) -> MakeRecipe:
         return Recipe.model_validate(content | {"candidates": entries} | sections)
 
     return make
+
+
+@pytest.fixture
+def large_family(write_model: WriteModel) -> dict[str, Path]:
+    """As `family`, of a megabyte each."""
+    base = large_tensors(0)
+    return {
+        "base": write_model("large-base", base),
+        "news": write_model("large-news", fine_tuned(base, 1)),
+        "law": write_model("large-law", fine_tuned(base, 2)),
+    }
 
 
 @pytest.fixture

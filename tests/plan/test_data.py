@@ -3,6 +3,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hub_server import HubServer
+from s3_server import S3Server
+from seeding import put_on_hub, put_on_s3
 from tokenizers import Tokenizer
 
 from tasks.cache import ResultCache
@@ -57,10 +60,10 @@ def test_missing_data_is_named_with_its_task(make_recipe: Any, cache: ResultCach
     assert read_data(recipe, cache).findings.problems == ["evaluation task 'mmlu': /nowhere.jsonl: no such file"]
 
 
-def test_data_that_is_no_path_is_refused(make_recipe: Any, cache: ResultCache):
-    recipe = make_recipe(evaluate=[{"name": "mmlu", "kind": "classification", "data": "org/mmlu"}])
+def test_data_of_a_release_or_of_mlflow_is_refused(make_recipe: Any, cache: ResultCache):
+    recipe = make_recipe(evaluate=[{"name": "mmlu", "kind": "classification", "data": "mlflow://"}])
     assert read_data(recipe, cache).findings.problems == [
-        "evaluation task 'mmlu': org/mmlu is no path; this version reads data from paths only: copy it here first"
+        "evaluation task 'mmlu': mlflow://: no data can be read from there; give a path, s3:// or hub://"
     ]
 
 
@@ -133,3 +136,88 @@ def test_what_no_default_loss_of_the_model_type_measures_is_not_measured(make_re
 def test_a_tokenizer_that_cannot_be_read_is_none(tmp_path: Path, family: dict[str, Path]):
     assert load_tokenizer(tmp_path / "tokenizer.json") is None
     assert isinstance(load_tokenizer(family["base"] / "tokenizer.json"), Tokenizer)
+
+
+def read_tasks(make_recipe: Any, cache: ResultCache, **places: str) -> Any:
+    """The findings of evaluation tasks on data at these places."""
+    tasks = [{"name": name, "kind": "classification", "data": place} for name, place in places.items()]
+    return read_data(make_recipe(evaluate=tasks), cache)
+
+
+def test_rows_are_read_from_s3_and_from_data_sets_on_the_hub(
+    make_recipe: Any, cache: ResultCache, tmp_path: Path, hub: HubServer, s3: S3Server
+):
+    folder = tmp_path / "news"
+    folder.mkdir()
+    (folder / "list.json").write_text(json.dumps(ROWS))
+    path = write_rows(folder / "rows.jsonl", ROWS)
+    put_on_s3(s3, "s3://data/news", folder)
+    commit = put_on_hub(hub, "org/news", folder, repo_type="dataset")
+    places = {
+        "folder": path, "key": "s3://data/news/rows.jsonl", "prefix": "s3://data/news", "repo": "org/news",
+        "commit": commit, "file": "hub://org/news/rows.jsonl@main", "list": "hub://org/news/list.json",
+    }  # fmt: skip
+    data = read_tasks(make_recipe, cache, **places)
+    assert data.findings.problems == []
+    assert {name: (found.sha256, found.n) for name, found in data.evaluation.items()} == {
+        name: (digest_rows(ROWS), 2) for name in places
+    }
+    # Workers read the file again, by its ending.
+    assert all(read_rows(local_path(found.uri), "classification") == ROWS for found in data.evaluation.values())
+    hub.requests.clear()
+    s3.requests.clear()
+    assert read_tasks(make_recipe, cache, prefix="s3://data/news", repo="org/news").findings.problems == []
+    assert [request.route for request in hub.requests] == ["model_info"]
+    assert [request.operation for request in s3.requests] == ["ListObjectsV2"]
+
+
+def test_a_place_with_several_files_or_none_of_rows_is_refused_with_what_there_is(
+    make_recipe: Any, cache: ResultCache, tmp_path: Path, hub: HubServer
+):
+    hub.create_repo("org/two", "dataset")
+    hub.create_repo("org/none", "dataset")
+    hub.commit("org/two", {"a.jsonl": b"{}", "b/c.jsonl": b"{}"}, repo_type="dataset")
+    hub.commit("org/none", {"data.parquet": b"PAR1"}, repo_type="dataset")
+    problems = read_tasks(make_recipe, cache, two="org/two", none="org/none").findings.problems
+    assert problems[0].startswith(
+        "evaluation task 'two': org/two: expected one file of rows, found 2 .jsonl files: a.jsonl, b/c.jsonl; write"
+    )
+    assert "org/none: expected one file of rows, found no .jsonl file, but" in problems[1]
+    assert "data.parquet" in problems[1]
+
+
+def test_bad_rows_elsewhere_are_named_by_their_reference(
+    make_recipe: Any, cache: ResultCache, tmp_path: Path, hub: HubServer
+):
+    hub.create_repo("org/news", "dataset")
+    hub.commit("org/news", {"rows.jsonl": b'{"input": "x"}\n'}, repo_type="dataset")
+    (problem,) = read_tasks(make_recipe, cache, news="hub://org/news/rows.jsonl").findings.problems
+    assert problem.startswith("evaluation task 'news': hub://org/news/rows.jsonl") and "line 1: expected" in problem
+    assert str(tmp_path) not in problem
+
+
+def test_examples_are_read_from_elsewhere_too(make_recipe: Any, cache: ResultCache, tmp_path: Path, s3: S3Server):
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "rows.jsonl", ROWS)
+    put_on_s3(s3, "s3://data/news", tmp_path / "data")
+    found = read_data(make_recipe(examples="s3://data/news/rows.jsonl", weigh={"strategy": "loss"}), cache)
+    assert found.examples is not None and found.examples.sha256 == digest_rows(ROWS)
+
+
+def test_retrieval_data_is_brought_here_as_a_folder(
+    make_recipe: Any, cache: ResultCache, tmp_path: Path, hub: HubServer, s3: S3Server
+):
+    folder = write_beir(tmp_path / "trains", "late train?")
+    put_on_s3(s3, "s3://data/trains", Path(folder))
+    put_on_hub(hub, "org/beir", Path(folder), repo_type="dataset")
+    hub.create_repo("org/half", "dataset")
+    hub.commit("org/half", {"corpus.jsonl": b"{}"}, repo_type="dataset")
+    places = {"folder": folder, "s3": "s3://data/trains", "hub": "org/beir", "half": "org/half"}
+    tasks = [{"name": name, "kind": "retrieval", "data": place} for name, place in places.items()]
+    data = read_data(make_recipe(model_type="encoder", evaluate=tasks), cache)
+    assert data.findings.problems == [
+        "evaluation task 'half': org/half: no such file: queries.jsonl, qrels/test.tsv; retrieval data is a folder "
+        "with corpus.jsonl, queries.jsonl, qrels/test.tsv, and there is .gitattributes, corpus.jsonl"
+    ]
+    assert len({found.sha256 for found in data.evaluation.values()}) == 1
+    assert (local_path(data.evaluation["hub"].uri) / "qrels" / "test.tsv").is_file()

@@ -43,8 +43,8 @@ def test_a_model_that_is_named_twice_is_read_once():
 def test_places_on_one_file_system_share_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10_000, 7_000, 3_000))
     work, releases = tmp_path / "cache" / "work", str(tmp_path / "releases")
-    assert space_problems(work, [releases], 1_500) == []
-    assert space_problems(work, [releases], 1_501) == [
+    assert space_problems([(str(work), 1_500), (releases, 1_500)]) == []
+    assert space_problems([(str(work), 1_501), (releases, 1_501)]) == [
         f"{work} and {releases}: 3,002 bytes to write, 3,000 free; make room or choose another place"
     ]
     assert not list(tmp_path.iterdir())
@@ -56,13 +56,13 @@ def test_each_file_system_has_its_own_room(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("there is no second file system to look at")
     free = {str(memory): 100, str(tmp_path): 1000}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2000, 0, free[str(path)]))
-    assert space_problems(tmp_path / "work", [f"{memory}/releases"], 500) == [
+    assert space_problems([(str(tmp_path / "work"), 500), (f"{memory}/releases", 500)]) == [
         f"{memory}/releases: 500 bytes to write, 100 free; make room or choose another place"
     ]
 
 
 def test_destinations_that_cannot_be_opened_are_another_checks_finding(tmp_path: Path):
-    assert space_problems(tmp_path, ["s3://models"], 1) == []
+    assert space_problems([(str(tmp_path), 1), ("mlflow://", 10**18)]) == []
 
 
 def test_a_work_folder_under_a_file_is_refused(tmp_path: Path):

@@ -220,3 +220,18 @@ def test_a_recipe_that_needs_its_optional_candidate_is_refused(
     assert "these sum to 0" in problem and "no such folder" in problem
     (problem,) = survey_models(make_recipe({"gone": gone}), cache).findings.problems
     assert "at least 1 item" in problem
+
+
+def test_licences_that_are_not_allowed_are_problems_of_base_and_candidates(
+    make_recipe: Any, family: dict[str, Path], cache: ResultCache, tmp_path: Path
+):
+    (family["news"] / "README.md").write_text("---\nlicense: MIT\n---\n")
+    (family["law"] / "README.md").write_text("---\nlicense: llama2\n---\n")
+    candidates = {"news": family["news"], "law": {"model": str(family["law"]), "optional": True}}
+    publish = {"to": [str(tmp_path / "releases")], "allow_licences": ["mit"]}
+    survey = survey_models(make_recipe(candidates, publish=publish), cache)
+    assert survey.findings.problems == ["the base: its card states no licence; publish.allow_licences allows mit"]
+    assert survey.left_out == {
+        "law": "candidate 'law': its card states the licence llama2; publish.allow_licences allows mit"
+    }
+    assert survey_models(make_recipe(candidates), cache).left_out == {}
