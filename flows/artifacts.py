@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.recipe import Recipe
 from tasks.records import Evaluation, GateDecision, MergeWeights, Plan, Release, Score
-from tasks.references import local_path
+from tasks.registry.releases import open_registry
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
 
@@ -53,7 +53,10 @@ def show_gate(recipe: Recipe, decision: GateDecision) -> None:
 
 def show_card(recipe: Recipe, release: Release) -> None:
     """The released model's card, without its YAML header."""
-    card = (local_path(release.uris[0]) / "README.md").read_text(encoding="utf-8")
+    if recipe.publish is None:
+        raise ValueError("only a recipe that publishes has a release to show")
+    registry = open_registry(recipe.publish.to[0], recipe.name)
+    card = registry.store.read_bytes(f"{registry.version_path(release.version)}/README.md").decode()
     body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     create_markdown_artifact(body, key=_key(recipe, "card"), description=f"Model card of {release.version}")
 

@@ -80,7 +80,10 @@ def explain(address: Any, as_json: bool) -> None:
 @reason_option
 @json_option
 def promote(address: Any, version: str, alias: str, reason: str, as_json: bool) -> None:
-    """Point the alias of DEST at VERSION."""
+    """Point the alias of DEST at VERSION.
+
+    Only DEST changes. Name the first destination of a recipe: its others follow at the next refresh.
+    """
     from flows.registry import open_existing
     from tasks.registry.promotion import promote as promote_version
 
@@ -100,7 +103,8 @@ def promote(address: Any, version: str, alias: str, reason: str, as_json: bool) 
 def rollback(address: Any, to: str | None, alias: str, reason: str, as_json: bool) -> None:
     """Take the live version of DEST back and block it.
 
-    No refresh brings a blocked version live again until it is unblocked.
+    No refresh brings a blocked version live again until it is unblocked. Only DEST changes: name the first
+    destination of a recipe; its others follow at the next refresh.
     """
     from flows.registry import open_existing
     from tasks.registry.promotion import rollback as roll_back

@@ -8,6 +8,8 @@ scikit-learn.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +31,7 @@ from tasks.plan.plan import plan_refresh
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Evaluation, ExampleSet, MergedModel, MergeWeights, Plan, Score
-from tasks.references import make_absolute
+from tasks.references import Place, make_absolute, parse_reference
 from tasks.settings import WeighSettings, parse_size
 from tasks.stores.folder import FolderStore
 from tasks.stores.open import open_store
@@ -50,36 +52,43 @@ def silent(label: str) -> Report:
 
 
 def free_bytes(recipe: Recipe, cache: ResultCache) -> dict[str, int]:
-    """Every place that a refresh writes to, with the bytes that are free there; places that cannot tell are left out.
+    """Every place that a refresh writes files to, with the bytes that are free there; those without limit are left out.
 
     Raises:
         StoreError: a destination cannot be opened.
     """
-    destinations = recipe.publish.to if recipe.publish else []
+    named = recipe.publish.to if recipe.publish else []
+    destinations = [place for place in named if parse_reference(place).place is not Place.MLFLOW]
     found = {place: open_store(place).free_bytes() for place in (str(cache.folder / "work"), *destinations)}
     return {place: n_bytes for place, n_bytes in found.items() if n_bytes is not None}
 
 
-def prepare(recipe: Recipe, cache: ResultCache, output: Path | None = None) -> tuple[Plan, list[Checkpoint]]:
-    """Plan, and bring every candidate to this machine. Where the recipe would publish does not matter here.
+def prepare(
+    recipe: Recipe, cache: ResultCache, output: Path | None = None, progress: Progress = silent
+) -> tuple[Plan, list[Checkpoint]]:
+    """Plan, and bring base and candidates to this machine. Where the recipe would publish does not matter here.
 
     Args:
         recipe: What is to be scored or merged.
         cache: Asked for what is known already.
         output: Where a merged model will be written; None if none will.
+        progress: Shows the download of each model.
 
     Raises:
         PreflightError: the work cannot succeed; all offenders are listed.
         CheckpointError: there is something at `output`.
-        StoreError: `output` cannot be written.
+        StoreError: `output` cannot be written, or a model cannot be fetched.
     """
     if output is not None:
         # Merging checks this, too, but perhaps hours of scoring later.
         FolderStore(check_output(output).parent).check_writable()
     unpublished = recipe.model_copy(update={"publish": None})
     planned = plan_refresh(unpublished, cache, output, merges=output is not None)
-    results = run_all(lambda candidate: download_checkpoint(candidate, cache), planned.candidates)
-    candidates, _ = keep_usable(recipe, planned.candidates, results)
+    if output is not None:
+        # First and alone: it is often a candidate, too, and then already here.
+        base = download_checkpoint(planned.base, cache, progress("download base"))
+        planned = replace(planned, base=base)
+    _, candidates = keep_usable(recipe, planned.candidates, _download_all(planned.candidates, cache, progress))
     return settle_candidates(recipe, planned, candidates), candidates
 
 
@@ -144,12 +153,13 @@ def evaluate_models(
 
 
 def resolve_models(
-    recipe: Recipe, references: Sequence[str], cache: ResultCache
+    recipe: Recipe, references: Sequence[str], cache: ResultCache, progress: Progress = silent
 ) -> tuple[list[Checkpoint], dict[str, ExampleSet]]:
-    """Any models, named by their references, and the recipe's evaluation data.
+    """Any models, named by their references and brought to this machine, and the recipe's evaluation data.
 
     Raises:
         PreflightError: a model or data cannot be read; all of them are listed.
+        StoreError: a model cannot be fetched.
         RecipeError: the recipe has no evaluation tasks.
     """
     if not recipe.evaluate:
@@ -163,7 +173,7 @@ def resolve_models(
             problems.append(str(error))
     if problems:
         raise PreflightError(problems)
-    return models, data.evaluation
+    return _all_good(_download_all(models, cache, progress)), data.evaluation
 
 
 def count_cached(recipe: Recipe, planned: Plan, cache: ResultCache) -> dict[str, tuple[int, int]]:
@@ -186,7 +196,10 @@ def count_cached(recipe: Recipe, planned: Plan, cache: ResultCache) -> dict[str,
 
 
 def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[Record | BaseException]:
-    """Call in threads, one per item; each result, or the error it ended with, in the order of the items."""
+    """Call in threads, one per item; each result, or the error it ended with, in the order of the items.
+
+    The threads have the caller's context, and with it the credentials of this run (`tasks.remote.access`).
+    """
 
     def guarded(item: Item) -> Record | BaseException:
         try:
@@ -194,12 +207,21 @@ def run_all(function: Callable[[Item], Record], items: Sequence[Item]) -> list[R
         except Exception as error:
             return error
 
+    contexts = [copy_context() for _ in items]
     pool = ThreadPoolExecutor(max_workers=max(1, len(items)), thread_name_prefix="cocktail")
     try:
-        return list(pool.map(guarded, items))
+        return list(pool.map(lambda context, item: context.run(guarded, item), contexts, items))
     finally:
         # Not to be waited for after Ctrl-C: threads that wait for a worker go on only when `open_devices` ends it.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _download_all(
+    checkpoints: Sequence[Checkpoint], cache: ResultCache, progress: Progress
+) -> list[Checkpoint | BaseException]:
+    return run_all(
+        lambda checkpoint: download_checkpoint(checkpoint, cache, progress(f"download {checkpoint.name}")), checkpoints
+    )
 
 
 def _score_all(

@@ -70,15 +70,16 @@ def mix_models(
     """Mix models by given weights.
 
     Args:
-        model_names_or_paths: Folders with safetensors, fine-tuned from one base. The first gives config, tokenizer and
-            all other files. Models on the Hub have to be downloaded first; the error says how.
+        model_names_or_paths: Folders with safetensors, fine-tuned from one base, or names on the Hub (org/name, with
+            @revision behind it if another than main is meant), which are downloaded into the cache. The first gives
+            config, tokenizer and all other files.
         model_type: decoder, encoder, reranker or encoder-decoder.
         weights: One per model; their sum is 1 (within 0.001, then scaled to 1 exactly). May be negative.
         output_path: Folder to save the mixed model in. It appears whole or not at all. What an earlier call wrote
             there is replaced; a folder with anything else in it is refused.
         dtype: Of the mixed tensors: float32, float16, bfloat16, or base: each as in the first model. Sums are taken in
             float32 in any case.
-        cache: Folder for digests of files; the user's cache folder by default.
+        cache: Folder for digests of files and for downloads; the user's cache folder by default.
 
     Returns:
         The mixed model, on the CPU, in eval mode, with `mix_report`.

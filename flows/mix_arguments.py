@@ -24,7 +24,8 @@ def make_recipe(models: Sequence[PathText], model_type: str, dtype: OutputDtype,
     """The recipe of one call.
 
     Args:
-        models: As users of LM-Cocktail write them: a folder that exists is that folder, with or without `./`.
+        models: As users of LM-Cocktail write them: a folder that exists is that folder, with or without `./`, and
+            other names are on the Hub.
         model_type: One of MODEL_TYPES; `kind_problems` looks at both.
         dtype: Of the written floating tensors.
         sections: `weigh`, and for losses `examples` and `score`.
@@ -126,7 +127,7 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def _find_model(model: PathText) -> str:
-    """An absolute path, or a reference of another form, whose reader says what it cannot do.
+    """An absolute path, or a name on the Hub or another reference.
 
     A recipe takes `org/name` for the Hub whatever folders there are; LM-Cocktail takes the folder if there is one.
     """
@@ -138,6 +139,6 @@ def _find_model(model: PathText) -> str:
         return make_absolute(text, Path.cwd())
     except ValueError as error:
         raise ValueError(
-            f"model_names_or_paths: there is no folder {text!r} in {Path.cwd()}, and models are not downloaded by name "
-            "here; for one on the Hub use `hf download NAME --local-dir DIR` and give the path of DIR"
+            f"model_names_or_paths: there is no folder {text!r} in {Path.cwd()}, and it is no name on the Hub "
+            "(org/name) either"
         ) from error

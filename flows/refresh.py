@@ -12,10 +12,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.artifacts import show_card, show_evaluations, show_gate, show_plan, show_weights
+from flows.connections import with_connections
+from flows.events import announce_release
 from flows.outcome import describe_release, end, find_past_decision, result_of
 from flows.run import (
     StepClock,
-    catch_up_mirrors,
+    catch_up,
     check_destination,
     evaluation_pairs,
     general_model,
@@ -45,6 +47,7 @@ DEFAULT_CACHE = CacheSettings()
 
 
 @flow(name="refresh", flow_run_name="refresh {recipe.name}", persist_result=True, result_serializer="json")
+@with_connections
 def refresh(
     recipe: Recipe, force: bool = False, dry_run: bool = False, cache: CacheSettings = DEFAULT_CACHE
 ) -> State[dict[str, Any]]:
@@ -63,13 +66,13 @@ def refresh(
         show_plan(recipe, planned)
     if not force and (decided := find_past_decision(recipe, planned)):
         if not dry_run:
-            catch_up_mirrors(recipe, planned)
+            catch_up(recipe, open_cache(cache))
         return end(decided)
 
     with clock.step("download"):
         base = download(planned.base, cache)
         downloads = download.map(planned.candidates, common)
-        candidates, _ = keep_usable(recipe, planned.candidates, outcomes(downloads))
+        _, candidates = keep_usable(recipe, planned.candidates, outcomes(downloads))
 
     scores = []
     with clock.step("score"), open_devices(recipe.score.devices):
@@ -106,6 +109,7 @@ def refresh(
             record_rejected(report, recipe.publish)
             return end(result_of(report, clock.seconds, "rejected", "; ".join(decision.reasons)))
         with clock.step("publish"):
-            release = publish(report, recipe.publish, by=f"flow run {flow_run.name}")
+            release = publish(report, recipe.publish, f"flow run {flow_run.name}", cache)
             show_card(recipe, release)
+            announce_release(recipe, release)
     return end(result_of(report, clock.seconds, "published", describe_release(release, recipe.publish.alias), release))

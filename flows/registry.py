@@ -32,10 +32,9 @@ def open_existing(address: ReleaseAddress) -> Registry:
 def list_releases(registry: Registry) -> list[dict[str, Any]]:
     """One row per version, the oldest first: aliases that point at it, whether it is blocked, what it is made of."""
     states = registry.alias_states()
-    blocked = {block.version for block in registry.blocks()}
+    blocked = {block.version for state in states.values() for block in state.blocked}
     rows: list[dict[str, Any]] = []
-    for version in registry.versions():
-        manifest = registry.read_manifest(version)
+    for version, manifest in registry.manifests():
         rows.append(
             {
                 "version": version,

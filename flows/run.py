@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from tasks.cache import ResultCache
 from tasks.errors import RecipeError
 from tasks.evaluate.model import measuring_conditions
 from tasks.plan.fingerprints import with_fingerprints
-from tasks.publish.mirrors import complete_mirrors
+from tasks.publish.finish import finish_release
 from tasks.recipe import Recipe
 from tasks.records import (
     Checkpoint,
@@ -102,7 +103,9 @@ def settle_candidates(recipe: Recipe, planned: Plan, usable: Sequence[Checkpoint
         for checkpoint in planned.candidates
         if checkpoint.name not in names
     }
-    changed = dataclasses.replace(planned, candidates=tuple(usable), left_out=planned.left_out | lost)
+    # As planned, not as downloaded: where files lie on this machine is of no interest to a release.
+    remaining = tuple(checkpoint for checkpoint in planned.candidates if checkpoint.name in names)
+    changed = dataclasses.replace(planned, candidates=remaining, left_out=planned.left_out | lost)
     return with_fingerprints(recipe, changed)
 
 
@@ -118,11 +121,11 @@ def general_model(recipe: Recipe) -> str | None:
     return general.name if general else None
 
 
-def catch_up_mirrors(recipe: Recipe, planned: Plan) -> None:
-    """Bring destinations that are new or lag behind up to what is live, on a night that releases nothing."""
-    if recipe.publish is not None and recipe.publish.to[1:] and planned.champion_version is not None:
+def catch_up(recipe: Recipe, cache: ResultCache) -> None:
+    """Do what earlier nights left undone, on a night that releases nothing: see `tasks.publish.finish`."""
+    if recipe.publish is not None:
         registry = open_registry(recipe.publish.to[0], recipe.name)
-        complete_mirrors(registry, recipe.publish, planned.champion_version)
+        finish_release(registry, recipe.publish, now=datetime.now(UTC), cache=cache)
 
 
 @contextmanager

@@ -50,8 +50,8 @@ RETRIED: dict[str, Any] = {
 def progress_in_ui(label: str) -> Generator[ReportProgress]:
     """A callback `(done, total)` that shows as a progress bar at the task run and, on long work, in the log.
 
-    The bar is made at the first report: a task that the cache answers makes none. It must be called in the
-    thread of the task run.
+    The bar is made at the first report: a task that the cache answers makes none. It must be called in the thread of
+    the task run, or in one with a copy of its context, by one thread at a time.
     """
     bar = _ProgressBar(label)
     yield bar.report

@@ -124,6 +124,14 @@ def test_a_gpu_worker_sees_its_gpu_alone_within_what_the_run_sees(monkeypatch, t
     assert lock_file_of("cuda:1", tmp_path).name == "cuda-6.lock"
 
 
+def test_a_worker_sees_no_credentials(monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "COCKTAIL_S3_KMS_KEY_ID", "PREFECT_API_KEY", "PLAIN"):
+        monkeypatch.setenv(name, "value")
+    environment = worker_environment("cpu:0")
+    assert "PLAIN" in environment
+    assert not [name for name in environment if name.startswith(("AWS_", "HF_TOKEN", "COCKTAIL_S3_", "PREFECT_API_"))]
+
+
 def test_a_cpu_worker_computes_with_one_thread_and_sees_no_gpu(locks):
     names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE"]
     found = call_on_device(CPU, on_worker.variables, *names, lock_folder=locks)

@@ -102,6 +102,7 @@ def _plan_rows(
         ("examples", str(plan.examples.n) if plan.examples else "none needed"),
         ("evaluation", ", ".join(evaluation) or "none"),
         ("cached", ", ".join(f"{known} of {total} {name}" for name, (known, total) in cached.items())),
+        *([("downloads", _exact_size(plan.bytes_to_download))] if plan.bytes_to_download else []),
         ("reads", _exact_size(plan.bytes_to_read)),
         ("writes", _exact_size(plan.bytes_to_write)),
         ("memory", f"{_size(plan.memory_bytes)} per worker for weights; activations come on top"),

@@ -21,6 +21,8 @@ ReportProgress = Callable[[int, int], None]
 
 _POLL_SECONDS = 1.0
 _END_SECONDS = 5.0
+# A worker reads files of this machine and runs what models say: credentials are none of its business.
+_KEPT_FROM_WORKERS = ("AWS_", "COCKTAIL_S3_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MLFLOW_", "PREFECT_API_")
 _CAUSES = {
     -signal.SIGKILL: "most likely the kernel, because memory ran out, or an operator",
     -signal.SIGTERM: "an operator or the end of the container",
@@ -163,7 +165,7 @@ class WorkerProcess:
 
 
 def worker_environment(device: str) -> dict[str, str]:
-    """The environment of a device's worker: it sees that device only, and this process's modules."""
+    """The environment of a device's worker: it sees that device only, this process's modules, no credentials."""
     kind, _, index = device.partition(":")
     changes = {
         "CUDA_VISIBLE_DEVICES": visible_gpu(int(index)) if kind == "cuda" else "",
@@ -176,7 +178,8 @@ def worker_environment(device: str) -> dict[str, str]:
     if kind == "cpu":
         # One worker per core: more threads would only wait for each other.
         changes |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return {**os.environ, **changes}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_FROM_WORKERS)}
+    return {**inherited, **changes}
 
 
 def device_in_worker(device: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+import tasks.score.candidate
 from flows.recipe import demo_recipe_path
 from tasks.recipe import Recipe
 from tasks.settings import CacheSettings
@@ -72,6 +73,12 @@ def scores_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr("tasks.score.candidate.call_on_device", call)
     monkeypatch.setattr("tasks.resident._slots", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+
+
+@pytest.fixture
+def computes_here(scores_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and evaluations are computed in this process: starting workers takes longer than nights on few rows."""
+    monkeypatch.setattr("tasks.evaluate.model.call_on_device", tasks.score.candidate.call_on_device)
 
 
 def read(content: dict[str, Any]) -> Recipe:

@@ -138,10 +138,14 @@ def test_a_candidate_that_is_left_out_is_shown_with_the_reason(run: Run, tmp_pat
         (["--cache", ""], 2, "'' is empty; name a folder"),
         (["--cache", __file__], 2, "is a file; name a folder"),
         (["--set", "candidates.1.model=/none"], 1, "candidate 'clinc': /none: no such folder"),
-        (["--set", "candidates.1.model=org/name"], 1, "download it first (`hf download org/name --local-dir DIR`)"),
+        (
+            ["--set", "candidates.1.model=s3://bucket/name"],
+            1,
+            "candidate 'clinc': s3://bucket/name: no credentials for S3",
+        ),
         (["--set", "score.devices=[cpu]"], 1, "score.devices: 'cpu' has another form"),
         (["--set", f"publish.to=[{__file__}]"], 1, "is no folder; choose another place"),
-        (["--set", "publish.to=[s3://bucket]"], 1, "this version releases to folders only"),
+        (["--set", "publish.to=[s3://bucket]"], 1, "no credentials for S3 could be had"),
     ],
 )
 def test_a_mistake_is_one_message_and_an_exit_code(run: Run, arguments: list[str], code: int, message: str):

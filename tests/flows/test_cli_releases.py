@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from flows import cli_releases
 from flows.cli import cocktail
 from flows.registry import open_existing
+from tasks.cache import ResultCache
 from tasks.errors import NotFoundError
 from tasks.publish.release import publish_release, record_rejection
 from tasks.registry.releases import ReleaseAddress
@@ -26,9 +27,9 @@ FIRST, SECOND = "20261120-111111111111", "20261120-222222222222"
 @pytest.fixture
 def destination(make_report: Callable[..., Any], now: datetime, tmp_path: Path) -> Path:  # noqa: F811
     """DEST of a name with two versions, the second live, and a rejected night after them."""
-    settings = PublishSettings(to=[str(tmp_path / "releases")])
-    publish_release(make_report(1), settings, now=now, by="night 1")
-    publish_release(make_report(2, champion=FIRST), settings, now=now, by="night 2")
+    settings, cache = PublishSettings(to=[str(tmp_path / "releases")]), ResultCache(tmp_path / "cache")
+    publish_release(make_report(1), settings, now=now, by="night 1", cache=cache)
+    publish_release(make_report(2, champion=FIRST), settings, now=now, by="night 2", cache=cache)
     record_rejection(make_report(3, champion=SECOND, passed=False), settings, now=now)
     return tmp_path / "releases/demo"
 
@@ -115,7 +116,7 @@ def test_promote_rollback_and_unblock_move_the_alias_and_keep_who_and_why(destin
         (["rollback", "DEST", "--alias", "nobody"], "there is no alias 'nobody', so there is nothing to roll back"),
         (["rollback", "DEST", "--to", SECOND], "is what champion points at now"),
         (["unblock", "DEST", FIRST], f"version {FIRST} is not blocked; blocked: none"),
-        (["releases", "s3://bucket/demo"], "this version releases to folders only"),
+        (["releases", "s3://bucket/demo"], "no credentials for S3 could be had"),
     ],
 )
 def test_what_is_not_there_is_said_with_what_there_is(destination: Path, arguments: list[str], message: str):

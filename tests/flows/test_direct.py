@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
+from s3_server import S3Server
+from seeding import put_on_hub, put_on_s3
 
 from flows import direct
 from tasks.cache import open_cache
 from tasks.errors import CheckpointError, NonFiniteError, PreflightError, RecipeError
 from tasks.plan.plan import plan_refresh
 from tasks.records import Checkpoint, Score
+from tasks.remote.access import HubAccess, hub_access, use_access
 from tasks.settings import CacheSettings
-from tests.flows.conftest import read
+from tests.flows.conftest import DEMO, read
 
 
 def test_calls_in_threads_answer_in_order_each_with_its_result_or_its_error():
@@ -26,6 +30,12 @@ def test_calls_in_threads_answer_in_order_each_with_its_result_or_its_error():
     results = direct.run_all(halve, [4, 3, 2])
     assert (results[0], str(results[1]), results[2]) == (2, "3 is odd", 1)
     assert direct.run_all(halve, []) == []
+
+
+def test_threads_know_who_we_are_on_the_hub():
+    with use_access(hub=HubAccess(endpoint="https://hub.example")):
+        found = direct.run_all(lambda _: hub_access().endpoint, [1, 2])
+    assert found == ["https://hub.example"] * 2
 
 
 def test_an_interrupt_does_not_wait_for_the_other_threads():
@@ -86,6 +96,48 @@ def test_free_bytes_are_told_for_every_place_that_is_written(content: dict[str, 
     assert list(found) == [str(tmp_path / "cache/work"), str(tmp_path / "releases")]
     assert min(found.values()) > 0
     assert list(direct.free_bytes(read(content | {"publish": None}), cache)) == [str(tmp_path / "cache/work")]
+
+
+def test_a_destination_that_holds_no_files_has_no_room_to_tell(content: dict[str, Any], tmp_path: Path):
+    content["publish"]["to"].append("mlflow://localhost:5000")
+    found = direct.free_bytes(read(content), open_cache(CacheSettings(folder=str(tmp_path / "cache"))))
+    assert list(found) == [str(tmp_path / "cache/work"), str(tmp_path / "releases")]
+
+
+@pytest.fixture
+def elsewhere(content: dict[str, Any], hub: HubServer, s3: S3Server) -> dict[str, Any]:
+    """The recipe with its base on the Hub and a candidate on S3."""
+    base, clinc = content["candidates"][0], content["candidates"][1]
+    put_on_hub(hub, "org/base", DEMO / base["model"])
+    put_on_s3(s3, "s3://models/clinc", DEMO / clinc["model"])
+    base["model"] = content["base"] = "org/base"
+    clinc["model"] = "s3://models/clinc"
+    return content
+
+
+def test_base_and_candidates_are_brought_here_once_before_the_work(
+    elsewhere: dict[str, Any], hub: HubServer, s3: S3Server, tmp_path: Path
+):
+    cache, labels = open_cache(CacheSettings(folder=str(tmp_path / "cache"))), list[str]()
+
+    def progress(label: str) -> direct.Report:
+        labels.append(label)
+        return lambda done, total: None
+
+    planned, candidates = direct.prepare(read(elsewhere), cache, tmp_path / "out", progress)
+    assert planned.base.folder == candidates[0].folder
+    assert all((model.folder / "model.safetensors").is_file() for model in (planned.base, *candidates))
+    assert [model.digest for model in planned.candidates] == [model.digest for model in candidates]
+    assert labels[0] == "download base" and sorted(labels[1:]) == [
+        f"download {candidate.name}" for candidate in sorted(candidates, key=lambda model: model.name)
+    ]
+
+
+def test_models_to_evaluate_are_brought_here(elsewhere: dict[str, Any], tmp_path: Path):
+    cache = open_cache(CacheSettings(folder=str(tmp_path / "cache")))
+    models, _ = direct.resolve_models(read(elsewhere), ["org/base", "s3://models/clinc"], cache)
+    assert [model.name for model in models] == ["org/base", "s3://models/clinc"]
+    assert all((model.folder / "model.safetensors").is_file() for model in models)
 
 
 def test_models_to_evaluate_are_resolved_once_and_bad_ones_listed_together(

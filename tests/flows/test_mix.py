@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 from mixing import ANSWERS, ROWS, assert_same, mix_by_hand, save_family, save_reranker
 from safetensors.torch import load_file
+from seeding import put_on_hub
 from tiny_models import save_decoder
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -201,11 +203,24 @@ def test_a_folder_is_found_as_from_pretrained_finds_it(monkeypatch):
     assert {part.model for part in model.mix_report.models} == {str(Path("org/model").resolve())}
 
 
-def test_a_name_on_the_hub_is_answered_with_how_to_download_it():
-    with pytest.raises(PreflightError, match=r"hf download meta-llama/Llama-2-7b-chat-hf --local-dir DIR") as error:
-        mix_models(["meta-llama/Llama-2-7b-chat-hf", "org/other@v2"], "decoder", [0.5, 0.5])
-    assert "hf download org/other --revision v2" in str(error.value)
-    with pytest.raises(ValueError, match=r"there is no folder 'gpt2' in .*hf download"):
+def test_names_on_the_hub_are_downloaded(hub: HubServer):
+    models = save_family(Path("family"), "decoder")
+    names = [f"org/{Path(model).name}" for model in models]
+    for name, model in zip(names, models, strict=True):
+        put_on_hub(hub, name, Path(model))
+    mixed = mix_models(names, "decoder", [0.5, 0.5], "./mixed", cache="cache")
+    assert [part.model for part in mixed.mix_report.models] == names
+    assert_same(load_file("mixed/model.safetensors"), mix_by_hand(models, [0.5, 0.5]))
+    hub.requests.clear()
+    mix_models(names, "decoder", [0.9, 0.1], cache="cache")
+    # Once to plan and once to fetch what is here already; never a byte of the weights again.
+    assert {request.route for request in hub.requests} == {"model_info"}
+
+
+def test_a_name_that_is_nowhere_is_told(hub: HubServer):
+    with pytest.raises(PreflightError, match=r"org/other@v2: there is no such repository, or it is private"):
+        mix_models(["org/other@v2"], "decoder", [1.0])
+    with pytest.raises(ValueError, match=r"there is no folder 'gpt2' in .*and it is no name on the Hub \(org/name\)"):
         mix_models(["gpt2"], "decoder", [1.0])
     with pytest.raises(PreflightError, match="no such folder"):
         mix_models(["./missing"], "decoder", [1.0])

@@ -1,12 +1,22 @@
 """Tables for people: nothing is cut, nothing is taken for markup, and numbers stand under the right names."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
 
-from flows.terminal.tables import _size, evaluations_json, evaluations_table, refresh_parts, weights_json, weights_table
-from tasks.records import Evaluation, MergeWeights, Score, Trust
+from flows.terminal.tables import (
+    _size,
+    evaluations_json,
+    evaluations_table,
+    plan_parts,
+    refresh_parts,
+    weights_json,
+    weights_table,
+)
+from tasks.recipe import Recipe
+from tasks.records import Checkpoint, Evaluation, FileDigest, MergeWeights, Plan, Score, Trust
 
 
 def render(part: RenderableType, width: int = 80) -> str:
@@ -84,6 +94,20 @@ def test_a_refresh_ends_with_its_status_and_where_the_release_is():
         "release: /r/v1",
         "seconds: merge 1.2",
     ]
+
+
+def test_a_plan_tells_what_will_be_downloaded_if_anything_will():
+    entry = {"name": "base", "model": "org/base"}
+    recipe = Recipe.model_validate(
+        {"name": "r", "model_type": "decoder", "candidates": [entry], "weigh": {"strategy": "uniform"}}
+    )
+    base = Checkpoint("base", "org/base", "c0ffee", "hub://org/base@c0ffee", {"model.safetensors": FileDigest("0", 70)})
+    plan = Plan(base, (base,), None, {}, None, None, (), "f", "d", 70, 70, bytes_to_download=2_170_000)
+    text = "".join(render(part) for part in plan_parts(recipe, plan, {}, {}))
+    (line,) = [line for line in text.splitlines() if line.startswith("downloads")]
+    assert line.split(None, 1)[1].strip() == "2.17 MB (2,170,000 bytes)"
+    here = replace(plan, bytes_to_download=0)
+    assert "downloads" not in "".join(render(part) for part in plan_parts(recipe, here, {}, {}))
 
 
 def test_sizes_have_three_digits_and_a_unit():
