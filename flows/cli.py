@@ -101,9 +101,10 @@ def plan(request: Request) -> None:
     from tasks.plan.plan import plan_refresh
     from tasks.records import to_json
 
-    recipe, cache = request.read_recipe(), request.open_cache()
-    planned, free_bytes = plan_refresh(recipe, cache), direct.free_bytes(recipe, cache)
-    cached = direct.count_cached(recipe, planned, cache)
+    cache = request.open_cache()
+    with request.connected_recipe() as recipe:
+        planned, free_bytes = plan_refresh(recipe, cache), direct.free_bytes(recipe, cache)
+        cached = direct.count_cached(recipe, planned, cache)
     data = to_json(planned) | {"free_bytes": free_bytes, "cached": {name: n for name, (n, _) in cached.items()}}
     request.console.result(data, *plan_parts(recipe, planned, free_bytes, cached))
 
@@ -115,9 +116,9 @@ def score(request: Request) -> None:
     from flows import direct
     from flows.terminal.tables import weights_json, weights_table
 
-    recipe, cache = request.read_recipe(), request.open_cache()
-    planned, candidates = direct.prepare(recipe, cache)
-    with request.console.progress() as progress:
+    cache = request.open_cache()
+    with request.connected_recipe() as recipe, request.console.progress() as progress:
+        planned, candidates = direct.prepare(recipe, cache, progress=progress)
         _, _, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
     request.console.result(weights_json(scores, weights), weights_table(scores, weights))
 
@@ -131,9 +132,9 @@ def merge(request: Request, output: Path) -> None:
     from flows.terminal.tables import weights_json, weights_table
     from tasks.records import to_json
 
-    recipe, cache = request.read_recipe(), request.open_cache()
-    planned, candidates = direct.prepare(recipe, cache, output)
-    with request.console.progress() as progress:
+    cache = request.open_cache()
+    with request.connected_recipe() as recipe, request.console.progress() as progress:
+        planned, candidates = direct.prepare(recipe, cache, output, progress)
         planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
         merged = direct.merge_candidates(recipe, planned, candidates, weights, output, progress)
     data = weights_json(scores, weights) | {"output": str(output), "merged": to_json(merged)}
@@ -146,14 +147,15 @@ def merge(request: Request, output: Path) -> None:
 def evaluate(request: Request, models: tuple[str, ...]) -> None:
     """Run the recipe's evaluation tasks on any models.
 
-    A MODEL is a path that begins with / or ./, or release:DEST@version-or-alias.
+    A MODEL is org/name[@revision] on the Hub, s3://bucket/prefix, release:DEST@version-or-alias, or a path that
+    begins with / or ./.
     """
     from flows import direct
     from flows.terminal.tables import evaluations_json, evaluations_table
 
-    recipe, cache = request.read_recipe(), request.open_cache()
-    checkpoints, data = direct.resolve_models(recipe, models, cache)
-    with request.console.progress() as progress:
+    cache = request.open_cache()
+    with request.connected_recipe() as recipe, request.console.progress() as progress:
+        checkpoints, data = direct.resolve_models(recipe, models, cache, progress)
         evaluations = direct.evaluate_models(recipe, data, checkpoints, cache, progress)
     request.console.result({"evaluation": evaluations_json(evaluations)}, evaluations_table(evaluations))
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.errors import NotFoundError, StoreError
+from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.records import to_json
 from tasks.registry.files import Decision
 from tasks.registry.releases import Registry, ReleaseAddress, open_registry
@@ -79,6 +79,8 @@ def explain_release(registry: Registry, revision: str | None) -> dict[str, Any]:
 def _is_registry(store: Store, path: str) -> bool:
     try:
         return bool(_PARTS & set(store.list_names(path)))
+    except TransientStoreError:
+        raise
     except StoreError:
         return False
 

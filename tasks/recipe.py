@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.references import canonical
 from tasks.settings import (
     CandidateSettings,
     ConnectionSettings,
@@ -130,7 +131,7 @@ def _name_problems(recipe: Recipe) -> Iterator[str]:
         yield f"candidates: the name {name!r} is taken by the pipeline itself; choose another"
     reference = recipe.base or recipe.candidates[0].model
     for candidate in recipe.candidates:
-        if candidate.name == "base" and candidate.model != reference:
+        if candidate.name == "base" and canonical(candidate.model) != canonical(reference):
             yield f"candidates: the one named 'base' is {candidate.model}, but the base model is {reference}"
     task_counts = Counter(task.name for task in recipe.evaluate)
     for name in (name for name, count in task_counts.items() if count > 1):

@@ -71,6 +71,15 @@ def parse_reference(text: str) -> Reference:
     )
 
 
+def canonical(text: str) -> str:
+    """A reference in full: `org/name`, `hub://org/name` and `org/name@main` are all `hub://org/name@main`."""
+    reference = parse_reference(text)
+    if reference.place is not Place.HUB:
+        return text
+    address = "/".join(part for part in (reference.location, reference.path) if part)
+    return f"hub://{address}@{reference.revision or 'main'}"
+
+
 def make_absolute(text: str, folder: Path | None) -> str:
     """Resolve a reference's relative path against the folder of the recipe's file.
 

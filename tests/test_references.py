@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.references import Place, Reference, local_path, make_absolute, parse_reference
+from tasks.references import Place, Reference, canonical, local_path, make_absolute, parse_reference
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,15 @@ def test_relative_paths_are_made_absolute_also_inside_a_release_reference():
     assert make_absolute("org/name", folder) == "org/name"
     with pytest.raises(ValueError, match="relative path"):
         make_absolute("./law", None)
+
+
+@pytest.mark.parametrize("other", ["org/base", "hub://org/base", "org/base@main", "hub://org/base@main"])
+def test_the_default_branch_may_be_written_or_left_out(other: str):
+    assert canonical(other) == "hub://org/base@main"
+
+
+@pytest.mark.parametrize(
+    "other", ["org/base@v1", "org/other", "./org/base", "hub://org/base/file@main", "s3://org/base"]
+)
+def test_another_revision_path_or_place_is_another_model(other: str):
+    assert canonical(other) != canonical("org/base")

@@ -1,7 +1,8 @@
 """Arguments and options that commands share. What is wrong with one is told before the command begins (exit code 2)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flows.terminal.console import Console
 from tasks.cache import ResultCache, default_cache_folder, open_cache
 from tasks.errors import StoreError
 from tasks.recipe import Recipe
-from tasks.settings import CacheSettings, parse_size
+from tasks.settings import CacheSettings, ConnectionSettings, parse_size
 
 Command = Callable[..., None]
 
@@ -31,6 +32,20 @@ class Request:
         from flows.recipe import read_recipe
 
         return read_recipe(self.recipe_path, self.overrides)
+
+    @contextmanager
+    def connected_recipe(self) -> Generator[Recipe]:
+        """`read_recipe`, and within the block we are on S3 and the Hub who the recipe says."""
+        recipe = self.read_recipe()
+        if recipe.connections == ConnectionSettings():
+            yield recipe
+            return
+        # Blocks are Prefect's, which takes seconds to import.
+        from flows.connections import load_access
+        from tasks.remote.access import use_access
+
+        with use_access(*load_access(recipe.connections)):
+            yield recipe
 
     def open_cache(self) -> ResultCache:
         """The cache that the options name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.cache import ResultCache
 from tasks.devices import resolve_devices
-from tasks.errors import CocktailError, PreflightError, RecipeError
+from tasks.errors import CocktailError, PreflightError, RecipeError, TransientStoreError
 from tasks.plan.chats import check_chat_templates
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
@@ -26,6 +26,7 @@ from tasks.plan.vocabulary import TOKENIZER_FILE
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
 from tasks.references import Place, parse_reference
+from tasks.registry.mlflow import check_mlflow
 from tasks.registry.releases import open_registry
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
     )
     found.problems += _device_problems(recipe)
     if merges:
-        found.problems += _place_problems(recipe, work_folder)
+        found.extend(_check_places(recipe, work_folder))
     found.problems += space_problems([
         *([(str(cache.folder.absolute()), bytes_to_download)] if bytes_to_download else []),
         *((place, bytes_to_write) for place in _places(recipe, work_folder) if merges),
@@ -171,17 +172,21 @@ def _device_problems(recipe: Recipe) -> list[str]:
     return []
 
 
-def _place_problems(recipe: Recipe, work_folder: Path) -> list[str]:
-    """Say which places cannot be written."""
-    problems = [problem] if (problem := work_folder_problem(work_folder)) else []
-    for destination in recipe.publish.to if recipe.publish else []:
-        if parse_reference(destination).place is Place.MLFLOW:
-            continue  # It holds no files; whether its server is there is seen when a release is registered.
+def _check_places(recipe: Recipe, work_folder: Path) -> Findings:
+    """Places that cannot be written. A destination after the first that is away for now is completed another night."""
+    found = Findings([problem] if (problem := work_folder_problem(work_folder)) else [])
+    for number, destination in enumerate(recipe.publish.to if recipe.publish else []):
         try:
-            open_registry(destination, recipe.name).check_writable()
+            if parse_reference(destination).place is Place.MLFLOW:
+                check_mlflow(destination)
+            else:
+                open_registry(destination, recipe.name).check_writable()
+        except TransientStoreError as error:
+            place = found.warnings if number else found.problems
+            place.append(f"publish.to: {error}")
         except CocktailError as error:
-            problems.append(f"publish.to: {error}")
-    return problems
+            found.problems.append(f"publish.to: {error}")
+    return found
 
 
 def _places(recipe: Recipe, work_folder: Path) -> list[str]:

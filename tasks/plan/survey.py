@@ -20,7 +20,7 @@ from tasks.plan.findings import Findings
 from tasks.plan.resolve import check_pin, resolve_model
 from tasks.plan.sketch import open_sketch
 from tasks.recipe import Recipe, scale_shares
-from tasks.references import Place, parse_reference
+from tasks.references import Place, canonical, parse_reference
 from tasks.registry.releases import split_destination
 from tasks.settings import CandidateSettings
 
@@ -74,20 +74,20 @@ def survey_models(recipe: Recipe, cache: ResultCache) -> Survey:
 
 
 def _open_all(recipe: Recipe, cache: ResultCache) -> dict[str, ModelHeaders | CocktailError]:
-    """Every distinct reference to its model, or why it cannot be read.
+    """Every distinct reference, in its canonical form, to its model, or why it cannot be read.
 
     A reference is resolved once, however often it stands in the recipe: a branch that moves in between would make two
     models of it.
     """
-    references = list(dict.fromkeys([*(candidate.model for candidate in recipe.candidates), recipe.base or ""]))
-    with_pickles = {candidate.model for candidate in recipe.candidates if candidate.allow_pickle}
+    named = [*(candidate.model for candidate in recipe.candidates), *([recipe.base] if recipe.base else [])]
+    references = list(dict.fromkeys(map(canonical, named)))
+    with_pickles = {canonical(candidate.model) for candidate in recipe.candidates if candidate.allow_pickle}
 
     def open_model(reference: str) -> ModelHeaders:
         model = resolve_model(reference, cache, allow_pickle=reference in with_pickles)
         folder, sketch = open_sketch(model, cache)
         return read_headers(model.checkpoint, reference, folder, sketch, model.manifest)
 
-    references = [reference for reference in references if reference]
     return dict(zip(references, call_all(open_model, references), strict=True))
 
 
@@ -95,11 +95,11 @@ def _take(
     opened: Mapping[str, ModelHeaders | CocktailError], reference: str, name: str, pinned: str | None, label: str
 ) -> ModelHeaders:
     """A model under the name it has in the recipe; the error that opening it ended with, or that of its pin."""
-    found = opened[reference]
+    found = opened[canonical(reference)]
     if isinstance(found, CocktailError):
         raise found
     check_pin(found.checkpoint, pinned)
-    return replace(found, checkpoint=replace(found.checkpoint, name=name), label=label)
+    return replace(found, checkpoint=replace(found.checkpoint, name=name, model=reference), label=label)
 
 
 def _label(recipe: Recipe, candidate: CandidateSettings) -> str:

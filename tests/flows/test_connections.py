@@ -3,17 +3,21 @@
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 from prefect import flow, task
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import BaseModel, SecretStr
 
+from flows.cli import cocktail
 from flows.connections import load_access, with_connections
 from tasks.errors import RecipeError
 from tasks.recipe import Recipe
 from tasks.remote.access import HubAccess, S3Access, hub_access, s3_access
 from tasks.settings import ConnectionSettings
+from tests.flows.conftest import DEMO
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("prefect")]
 
@@ -129,3 +133,25 @@ def test_a_block_of_a_type_that_is_not_installed_is_refused_with_the_package_to_
 def test_a_recipe_cannot_hold_a_secret_in_place_of_a_name():
     with pytest.raises(ValueError, match="String should match pattern"):
         ConnectionSettings(hub="hf_AbCdEf")
+
+
+def test_a_plain_command_is_who_the_recipe_says_too(hub, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    Secret(value=hub.token).save("cli-hub", overwrite=True)
+    monkeypatch.delenv("HF_TOKEN")
+    hub.create_repo("org/base", private=True)
+    hub.commit_folder("org/base", DEMO / "models/decoder/base")
+    content = {
+        "name": "assistant",
+        "model_type": "decoder",
+        "candidates": [{"name": "base", "model": "org/base"}],
+        "weigh": {"strategy": "uniform"},
+    }
+    plan = ["plan", str(tmp_path / "recipe.yaml"), "--cache", str(tmp_path / "cache")]
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    refused = CliRunner().invoke(cocktail, plan)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content | {"connections": {"hub": "secret/cli-hub"}}))
+    taken = CliRunner().invoke(cocktail, plan)
+
+    assert refused.exit_code == 1 and "it is private and the token at hand may not see it" in refused.output
+    assert taken.exit_code == 0, taken.output

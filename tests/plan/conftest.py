@@ -1,6 +1,7 @@
 """Tiny checkpoints that differ from a base in one thing each."""
 
 import json
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,11 @@ class ReleaseWriter:
 def release(tmp_path: Path, write_model: WriteModel) -> ReleaseWriter:
     """Write releases below `tmp_path/releases`."""
     return ReleaseWriter(tmp_path / "releases", write_model)
+
+
+@pytest.fixture
+def unused_address() -> str:
+    """`host:port` at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"

@@ -124,6 +124,30 @@ def test_offenders_of_all_parts_are_listed_at_once(
     assert str(caught.value).startswith(f"{len(problems)} problems found before any work started:\n  - ")
 
 
+def test_a_further_destination_that_is_away_for_now_is_a_warning_and_a_first_one_a_problem(
+    make_recipe: Any, cache: ResultCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_address: str
+):
+    monkeypatch.setattr("tasks.remote.retries.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{unused_address}")
+    here, away, tracker = str(tmp_path / "releases"), "s3://models/releases", f"mlflow://{unused_address}"
+
+    planned = plan_refresh(make_recipe(publish={"to": [here, away, tracker]}), cache)
+    said = [warning for warning in planned.warnings if warning.startswith("publish.to: ")]
+    assert len(said) == 2 and away in said[0] and tracker in said[1]
+
+    with pytest.raises(PreflightError, match=f"publish.to: {away}.*S3 cannot be reached after 5 attempts"):
+        plan_refresh(make_recipe(publish={"to": [away, here]}), cache)
+
+
+def test_an_mlflow_destination_of_no_known_form_is_a_problem(make_recipe: Any, cache: ResultCache, tmp_path: Path):
+    destinations = [str(tmp_path / "releases"), "mlflow://no/server here"]
+    with pytest.raises(PreflightError, match=r"mlflow://no/server here. is no address of an MLflow server"):
+        plan_refresh(make_recipe(publish={"to": destinations}), cache)
+
+
 def test_devices_that_are_not_here_are_refused_where_models_will_run(
     make_recipe: Any, whole: dict[str, Any], cache: ResultCache
 ):
