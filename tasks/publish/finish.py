@@ -6,16 +6,21 @@ same holds for moves by hand (`cocktail promote`, `cocktail rollback`), which kn
 
 import logging
 from datetime import datetime
+from typing import Any
 
 from tasks.cache import ResultCache
+from tasks.errors import ReleaseError
 from tasks.publish.command import Promotion, run_command
 from tasks.publish.mirrors import complete_mirrors
 from tasks.records import GateDecision
 from tasks.registry.files import AliasState, Decision, format_time
 from tasks.registry.releases import Registry
+from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 
 logger = logging.getLogger(__name__)
+
+_DECIDED = ("decision_fingerprint", "models", "evaluation", "gate")
 
 
 def finish_release(registry: Registry, settings: PublishSettings, *, now: datetime, cache: ResultCache) -> None:
@@ -30,6 +35,13 @@ def finish_release(registry: Registry, settings: PublishSettings, *, now: dateti
     state = registry.read_alias(settings.alias)
     if state is None:
         return
+    # One list, no bytes: without it, nights that release nothing would never say that readers get nothing whole.
+    if problems := find_incomplete_files(registry, state.version):
+        logger.warning(
+            "publish: %s is live in %s and is not whole: %s; `cocktail rollback` takes it back, and `cocktail refresh "
+            "--force` completes it where it makes the same files again",
+            state.version, registry.location, "; ".join(problems),
+        )  # fmt: skip
     if not was_told(registry, state):
         tell(registry, settings, state)
         record_live(registry, state, now)
@@ -48,13 +60,13 @@ def tell(registry: Registry, settings: PublishSettings, state: AliasState) -> No
 
 def was_told(registry: Registry, state: AliasState) -> bool:
     """Whether the live version's decision was written down since the alias moved: that comes after the program."""
-    decision = registry.find_decision(registry.read_manifest(state.version)["decision_fingerprint"])
+    decision = registry.find_decision(_read_manifest(registry, state.version)["decision_fingerprint"])
     return decision is not None and decision.status == "published" and decision.created_at >= state.promoted_at
 
 
 def record_live(registry: Registry, state: AliasState, now: datetime) -> None:
     """Write down the decision that made the live version, from its manifest: that exists only if the gate passed."""
-    manifest = registry.read_manifest(state.version)
+    manifest = _read_manifest(registry, state.version)
     models = manifest["models"]
     decision = Decision(
         decision_fingerprint=manifest["decision_fingerprint"],
@@ -68,3 +80,14 @@ def record_live(registry: Registry, state: AliasState, now: datetime) -> None:
         created_at=format_time(now),
     )
     registry.record_decision(decision)
+
+
+def _read_manifest(registry: Registry, version: str) -> dict[str, Any]:
+    """A manifest with all that a decision is written from; ReleaseError if it is not there."""
+    manifest = registry.read_manifest(version)
+    if missing := [key for key in _DECIDED if key not in manifest]:
+        raise ReleaseError(
+            f"{registry.location}: the manifest of {version} has no {', '.join(missing)}, so it was changed since it "
+            "was written; `cocktail verify` tells more, and `cocktail rollback` takes the version back"
+        )
+    return manifest

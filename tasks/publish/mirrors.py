@@ -5,15 +5,17 @@ the truth; nothing is merged again.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from tasks.cache import ResultCache
 from tasks.errors import ReleaseError, StoreError
 from tasks.records import FileDigest
 from tasks.references import Place, local_path, parse_reference
-from tasks.registry.files import decode_manifest, manifest_files
-from tasks.registry.promotion import prune
+from tasks.registry.files import AliasEvent, decode_manifest, manifest_files
+from tasks.registry.promotion import find_predecessor, prune
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 from tasks.sources.fetch import fetch_files
 from tasks.sources.open import open_source
@@ -25,10 +27,11 @@ logger = logging.getLogger(__name__)
 def complete_mirrors(
     truth: Registry, settings: PublishSettings, version: str, contents: Mapping[str, Content], cache: ResultCache
 ) -> tuple[str, ...]:
-    """Copy a version, the live one and the alias to every destination after the first.
+    """Copy a version, the live one, the one before it, and the alias to every destination after the first.
 
     A destination that cannot be written does not take back a release that stands: it is logged, left out, and
-    completed the next time. An alias that was moved by hand in a copy is set back to what the truth says.
+    completed the next time. An alias that was moved by hand in a copy is set back to what the truth says. One that
+    never came from this truth is left alone: its history and what it blocks stand nowhere else.
 
     Args:
         truth: The first destination.
@@ -64,27 +67,61 @@ def _complete(
 
         return register_release(destination, truth, version, settings.alias, state)
     mirror = open_registry(destination, truth.name)
-    for needed in dict.fromkeys((state.version, version) if state else (version,)):
-        _copy_version(truth, mirror, needed, contents, cache)
+    standing = mirror.read_alias(settings.alias)
+    if state is not None and standing is not None:
+        _compare_histories(mirror, settings.alias, standing.history, state.history)
+    before = find_predecessor(truth, state) if state else None
+    for needed in dict.fromkeys((before, state.version if state else None, version)):
+        if needed is not None:
+            _copy_version(truth, mirror, needed, contents, cache)
     if state is not None:
         path, live = truth.alias_path(settings.alias), truth.version_path(state.version)
-        standing = mirror.read_alias(settings.alias)
         if standing is None or standing.raw != state.raw:
             mirror.store.compare_and_swap(path, standing.raw if standing else None, state.raw, points_at=live)
     prune(mirror, settings.keep, protected={version})
     return mirror.store.uri(mirror.version_path(version))
 
 
+def _compare_histories(
+    mirror: Registry, alias: str, standing: Sequence[AliasEvent], truth: Sequence[AliasEvent]
+) -> None:
+    """Warn of what was done in a copy alone and is undone now.
+
+    Raises:
+        ReleaseError: the copy has a history of its own.
+    """
+    n_equal = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(truth, standing, strict=False))))
+    if standing and not n_equal:
+        raise ReleaseError(
+            f"{mirror.location}: {alias} has a history of its own there, which begins on {standing[0].at} with "
+            f"{standing[0].version}, and would be lost with all that it blocks; release to another place, or, if "
+            "nobody needs it, delete that alias"
+        )
+    for event in standing[n_equal:]:
+        logger.warning(
+            "publish: %s: %s of %s by %s (%s) was done in this copy alone and is undone: do it in the first "
+            "destination",
+            mirror.location, event.action, event.version, event.by, event.reason,
+        )  # fmt: skip
+
+
 def _copy_version(
     truth: Registry, mirror: Registry, version: str, contents: Mapping[str, Content], cache: ResultCache
 ) -> None:
-    """Copy a version unless its manifest, which is written last, is there already."""
+    """Copy a version unless its manifest, which is written last, is there already, and all that it names with it."""
     folder = truth.version_path(version)
     where = f"{folder}/{MANIFEST_FILE}"
-    if mirror.store.exists(where):
-        return
     manifest = truth.store.read_bytes(where)
     files = manifest_files(decode_manifest(manifest, truth.store.uri(where)))
+    if mirror.store.exists(where):
+        if mirror.store.read_bytes(where) != manifest:
+            raise ReleaseError(
+                f"{mirror.store.uri(where)}: it is not the manifest of {truth.store.uri(folder)}; delete this copy of "
+                "the version, and it is made again"
+            )
+        if not (problems := find_incomplete_files(mirror, version)):
+            return
+        logger.warning("publish: %s is completed: %s", mirror.store.uri(folder), "; ".join(problems))
     whole = _collect(truth.store.uri(folder), files, contents, cache)
     mirror.store.upload(folder, {**whole, MANIFEST_FILE: content_of(manifest)}, last=MANIFEST_FILE)
 

@@ -30,7 +30,7 @@ from tasks.registry.files import (
     format_time,
     manifest_files,
 )
-from tasks.registry.promotion import promote, prune
+from tasks.registry.promotion import check_is_truth, promote, prune
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.registry.verification import find_damage
 from tasks.settings import PublishSettings
@@ -58,7 +58,8 @@ def publish_release(
         cache: Where files are kept that only the first destination has and another one lacks.
 
     Raises:
-        ReleaseError: the gate has not passed, or a standing release of this model is damaged beyond completion.
+        ReleaseError: the gate has not passed, a standing release of this model is damaged beyond completion, or the
+            champion is in another destination than the first.
         AliasConflictError: the alias was moved since this run was planned, so the gate compared with the wrong model;
             the message says by whom.
         StoreError: the destination cannot be written. Those after the first only cause a warning; they are completed
@@ -71,6 +72,7 @@ def publish_release(
     version = registry.find_version(fingerprint)
     state = registry.read_alias(settings.alias)
     _check_alias_stands(report, settings.alias, state, version)
+    check_is_truth(registry, settings)
 
     contents = collect_contents(report)
     if version is None:
@@ -202,7 +204,7 @@ def _why(report: RefreshReport) -> str:
 def _prune(registry: Registry, keep: int, version: str) -> None:
     try:
         prune(registry, keep, protected={version})
-    except StoreError as error:
+    except (StoreError, ReleaseError) as error:
         # The release stands and is live; that old ones could not be removed must not make it a failure.
         logger.warning("publish: old versions could not be removed; the next release tries again: %s", error)
 

@@ -103,7 +103,7 @@ def decode_json_object(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{where}: this is no JSON, the file is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ReleaseError(f"{where}: expected a JSON object, found {type(content).__name__}; the file is damaged")

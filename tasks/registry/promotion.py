@@ -13,9 +13,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
-from tasks.errors import NotFoundError, ReleaseError
+from tasks.errors import NotFoundError, ReleaseError, StoreError
 from tasks.registry.files import AliasEvent, AliasState, Block, Decision, encode_alias, format_time
-from tasks.registry.releases import Registry
+from tasks.registry.releases import Registry, open_registry
 from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 
@@ -52,7 +52,7 @@ def promote(
         AliasConflictError: the alias is not as expected any more.
     """
     version = registry.resolve(version)
-    _check_can_go_live(registry, version)
+    _check_can_go_live(registry, version, registry.blocks(strict=True))
     if expected is not None and expected.version == version:
         return expected
     event = AliasEvent("promote", version, registry.manifest_sha256(version), format_time(now), by, reason)
@@ -70,7 +70,7 @@ def rollback(
         by: Who does it, for the history.
         reason: Why, for the history.
         now: The time, for the history.
-        to: Version that goes live; None takes the one that was live before and is not blocked.
+        to: Version that goes live; None takes the last that was live before, is whole and is not blocked.
 
     Raises:
         NotFoundError: there is no such alias or version.
@@ -84,11 +84,12 @@ def rollback(
     if target is None:
         raise ReleaseError(
             f"{registry.location}: before {state.version} no version was live under {alias} that still exists and is "
-            "not blocked; name one with --to, or unblock one"
+            "not blocked or damaged; name one with --to, or unblock one"
         )
     if target == state.version:
         raise ReleaseError(f"{registry.location}: {target} is what {alias} points at now; name an other version")
-    _check_can_go_live(registry, target)
+    # A damaged alias beside this one may hide a block, but must not keep a bad release live.
+    _check_can_go_live(registry, target, registry.blocks())
     at = format_time(now)
     block = Block(state.version, _read_fingerprint(registry, state.version), at, by, reason)
     event = AliasEvent("rollback", target, registry.manifest_sha256(target), at, by, reason)
@@ -122,8 +123,18 @@ def unblock(registry: Registry, version: str, *, by: str, reason: str, now: date
 
 
 def find_predecessor(registry: Registry, state: AliasState) -> str | None:
-    """The version a rollback goes to: the last that was live before, still exists and is not blocked."""
-    return _predecessor(state, registry.versions(), {block.version for block in registry.blocks()})
+    """The version a rollback goes to: the last that was live before, is still what it was, and is not blocked."""
+    existing, blocks = registry.versions(), registry.blocks()
+    blocked = {block.version for block in blocks}
+    while (version := _predecessor(state, existing, blocked)) is not None:
+        try:
+            _check_can_go_live(registry, version, blocks)
+            _check_is_as_it_was(registry, version, state)
+            return version
+        except (ReleaseError, NotFoundError) as error:
+            logger.warning("%s cannot be gone back to: %s", version, error)
+            existing.remove(version)
+    return None
 
 
 def is_settled(registry: Registry, decision: Decision, settings: PublishSettings) -> bool:
@@ -141,6 +152,33 @@ def is_settled(registry: Registry, decision: Decision, settings: PublishSettings
     return bool(actions) and actions[-1] != "unblock"
 
 
+def check_is_truth(registry: Registry, settings: PublishSettings) -> None:
+    """Refuse a first destination where nothing was ever live while one of the others has a live version.
+
+    So it is where a recipe names a new place first: what the old one has live, and what is blocked there, would not
+    count any more. Places that cannot be read are left out.
+
+    Raises:
+        ReleaseError: it is so.
+    """
+    if registry.read_alias(settings.alias) is not None:
+        return
+    for destination in settings.to[1:]:
+        if destination.startswith("mlflow://"):
+            continue
+        try:
+            state = open_registry(destination, registry.name).read_alias(settings.alias)
+        except (StoreError, ReleaseError) as error:
+            logger.warning("publish: %s is not compared with the first destination: %s", destination, error)
+            continue
+        if state is not None and state.history:
+            raise ReleaseError(
+                f"{registry.location}: {settings.alias} points at nothing here, but at {state.version} in "
+                f"{destination}, with a history and blocks that would be lost; to change the first destination, "
+                "name the new one second for one night, so that it gets all of that, and then change the order"
+            )
+
+
 def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> list[str]:
     """Remove the oldest versions until `keep` are left.
 
@@ -150,8 +188,12 @@ def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> lis
 
     Returns:
         The versions that were removed.
+
+    Raises:
+        ReleaseError: an alias is damaged.
     """
-    states, existing = registry.alias_states().values(), registry.versions()
+    # Of a damaged alias nobody knows what it needs, so then nothing is removed.
+    states, existing = registry.alias_states(strict=True).values(), registry.versions()
     blocked = {block.version for state in states for block in state.blocked}
     spared = {*protected, *blocked, *(state.version for state in states)}
     spared |= {before for state in states if (before := _predecessor(state, existing, blocked)) is not None}
@@ -168,9 +210,9 @@ def _predecessor(state: AliasState, existing: Collection[str], blocked: Collecti
     return next(allowed, None)
 
 
-def _check_can_go_live(registry: Registry, version: str) -> None:
+def _check_can_go_live(registry: Registry, version: str, blocks: Collection[Block]) -> None:
     fingerprint = registry.read_manifest(version)["model_fingerprint"]
-    for block in registry.blocks():
+    for block in blocks:
         if version == block.version or block.covers(fingerprint):
             raise ReleaseError(
                 f"{registry.location}: version {version} was blocked on {block.blocked_at} by {block.blocked_by} "
@@ -178,6 +220,17 @@ def _check_can_go_live(registry: Registry, version: str) -> None:
             )
     if problems := find_incomplete_files(registry, version):
         raise ReleaseError(f"{registry.location}: version {version} is incomplete: {'; '.join(problems)}")
+
+
+def _check_is_as_it_was(registry: Registry, version: str, state: AliasState) -> None:
+    """ReleaseError if a version's manifest is another than the one that was live: somebody changed it since."""
+    went_live = (event for event in reversed(state.history) if event.version == version and event.action != "unblock")
+    was = next(went_live).manifest_sha256
+    if (found := registry.manifest_sha256(version)) != was:
+        raise ReleaseError(
+            f"{registry.location}: version {version}: its manifest was changed since it was live: expected sha256 "
+            f"{was}, found {found}"
+        )
 
 
 def _read_fingerprint(registry: Registry, version: str) -> str:

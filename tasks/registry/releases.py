@@ -8,6 +8,7 @@ Here is what is read; `tasks.registry.promotion` moves aliases, `tasks.registry.
 """
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ from tasks.registry.files import (
 from tasks.registry.manifests import MANIFEST_FILE, is_version, list_manifests, load_manifest
 from tasks.stores.open import open_store
 from tasks.stores.store import Store
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DESTINATION_PREFIXES = ("/", "./", "../", "s3://", "hub://")
@@ -192,27 +195,54 @@ class Registry:
             return decode_alias(self.store.read_bytes(path), self.store.uri(path))
         except NotFoundError:
             return None
+        except ReleaseError as error:
+            raise ReleaseError(
+                f"{error}; put an earlier state of it back (a bucket with versioning keeps them, and so do the Hub's "
+                "commits); without one, delete it and run `cocktail promote`: its history and blocks are lost then"
+            ) from error
 
-    def alias_states(self) -> dict[str, AliasState]:
-        """Every alias by name."""
+    def alias_states(self, *, strict: bool = False) -> dict[str, AliasState]:
+        """Every alias by name.
+
+        Args:
+            strict: Whether a damaged one is a ReleaseError. Otherwise it is left out with a warning, so that one
+                damaged file does not keep people from looking at the others, or from rolling them back.
+        """
+
+        def read(alias: str) -> AliasState | None:
+            try:
+                return self.read_alias(alias)
+            except ReleaseError as error:
+                if strict:
+                    raise
+                logger.warning("alias %s is left out: %s", alias, error)
+                return None
+
         aliases = self.aliases()
-        states = map_requests(self.read_alias, aliases)
+        states = map_requests(read, aliases)
         return {alias: state for alias, state in zip(aliases, states, strict=True) if state is not None}
 
-    def blocks(self) -> list[Block]:
-        """All blocks. A model that had to be taken back from one alias is not let onto another either."""
-        return [block for state in self.alias_states().values() for block in state.blocked]
+    def blocks(self, *, strict: bool = False) -> list[Block]:
+        """All blocks. A model that had to be taken back from one alias is not let onto another either.
+
+        Args:
+            strict: As of `alias_states`: a damaged alias may hold a block that nobody sees.
+        """
+        return [block for state in self.alias_states(strict=strict).values() for block in state.blocked]
 
     def is_blocked(self, model_fingerprint: str) -> bool:
         """Whether a model made of these inputs was rolled back and not unblocked since."""
-        return any(block.covers(model_fingerprint) for block in self.blocks())
+        return any(block.covers(model_fingerprint) for block in self.blocks(strict=True))
 
     def find_decision(self, decision_fingerprint: str) -> Decision | None:
-        """What was decided on exactly this question; None if nobody asked."""
+        """What was decided on exactly this question; None if nobody asked, or if the answer is damaged."""
         path = self._decision_path(decision_fingerprint)
         try:
             return decode_decision(self.store.read_bytes(path), self.store.uri(path))
         except NotFoundError:
+            return None
+        except ReleaseError as error:
+            logger.warning("a decision is left out: %s", error)
             return None
 
     def decisions(self) -> list[Decision]:

@@ -191,6 +191,6 @@ def _manifest_digests(data: bytes) -> dict[tuple[str, int], str]:
     try:
         files = json.loads(data)["files"]
         found = {(str(path), int(file["size"])): str(file["sha256"]) for path, file in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
     return {key: sha256 for key, sha256 in found.items() if _SHA256.fullmatch(sha256)}

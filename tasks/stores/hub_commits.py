@@ -45,7 +45,7 @@ def swap_alias(repo: HubRepo, place: HubPath, expected: bytes | None, new: bytes
             repo.create_branch(place.branch, release)
             head = release
         elif place.branch == MAIN:
-            _check_replaceable(repo, head)
+            _check_replaceable(repo, head, refs)
         operations = [
             *_make_equal(repo.tree(head), repo.tree(release), release, kept=place.file),
             CommitOperationAdd(place.file, new),
@@ -101,19 +101,24 @@ def check_ours(repo: HubRepo, refs: Refs) -> None:
     versions = find_versions(list(refs.branches), [])
     has_releases = any(release_tag(version) in refs.tags for version in versions)
     if not has_releases and (head := refs.branches.get(MAIN)) is not None:
-        _check_replaceable(repo, head)
+        _check_replaceable(repo, head, refs)
 
 
-def _check_replaceable(repo: HubRepo, head: str) -> None:
+def _check_replaceable(repo: HubRepo, head: str, refs: Refs) -> None:
     """StoreError if `main` is not a champion but holds files; the first promotion would delete them."""
     tree = repo.tree(head)
     strangers = sorted(set(tree) - _HARMLESS)
-    if strangers and f"{ALIASES}/{CHAMPION}.json" not in tree:
+    if strangers and f"{ALIASES}/{CHAMPION}.json" not in tree and not _is_release(repo, tree, refs):
         shown = ", ".join(strangers[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
         raise StoreError(
             f"{repo.url}: branch {MAIN} holds files that no release put there ({shown}), and going live would delete "
             "them; release to a new repository name"
         )
+
+
+def _is_release(repo: HubRepo, tree: Mapping[str, Entry], refs: Refs) -> bool:
+    """Whether these are the files of a version: a champion whose alias file somebody deleted."""
+    return any(repo.tree(refs.tags[release_tag(version)]) == tree for version in find_versions([], list(refs.tags)))
 
 
 def _make_equal(

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from s3_server import S3Server
 
 import tasks.publish.release as module
 from tasks.cache import ResultCache
-from tasks.errors import AliasConflictError
+from tasks.errors import AliasConflictError, ReleaseError
 from tasks.publish.mirrors import complete_mirrors
 from tasks.publish.release import publish_release
 from tasks.records import RefreshReport, Release
 from tasks.registry.files import AliasState
-from tasks.registry.promotion import prune
+from tasks.registry.promotion import prune, rollback
 from tasks.registry.releases import Registry, open_registry
 from tasks.registry.verification import verify_release
 from tasks.settings import PublishSettings
@@ -180,6 +181,82 @@ def test_a_copy_that_cannot_be_reached_lags_behind_and_is_completed_when_it_is_b
     target = open_registry(both[1], "demo")
     assert target.resolve("champion") == second.version
     assert verify_release(target, "champion") == []
+
+
+@pytest.mark.parametrize("copy", ["s3", "hub"])
+def test_a_copy_with_a_history_of_its_own_keeps_it(
+    copy: str, destinations: dict[str, str], make_report, publish: Publish, now: datetime, cache: ResultCache, caplog
+):
+    first = publish(make_report(1), destinations[copy])
+    publish(make_report(2, champion=first.version), destinations[copy])
+    old = open_registry(destinations[copy], "demo")
+    before = rollback(old, "champion", by="on call", reason="complaints", now=now)
+    publish(make_report(3), destinations["folder"])
+    truth, settings = open_registry(destinations["folder"], "demo"), PublishSettings(to=list(destinations.values()))
+    state = truth.read_alias("champion")
+    assert state is not None
+    complete_mirrors(truth, settings, state.version, {}, cache)
+    assert "champion has a history of its own there" in caplog.text
+    assert open_registry(destinations[copy], "demo").read_alias("champion") == before
+    assert verify_release(old, "champion") == []
+
+
+def test_a_new_first_destination_must_have_the_champion_of_the_old_one(
+    destinations: dict[str, str], make_report, publish: Publish, now: datetime, cache: ResultCache
+):
+    old, new = destinations["s3"], destinations["hub"]
+    first = publish(make_report(1), old)
+    second = publish(make_report(2, champion=first.version), old)
+    before = rollback(open_registry(old, "demo"), "champion", by="on call", reason="complaints", now=now)
+    with pytest.raises(ReleaseError, match=f"but at {first.version} in {old}, with a history and blocks"):
+        publish(make_report(2), new, old)
+    assert open_registry(new, "demo").versions() == []
+    # As the message says.
+    complete_mirrors(open_registry(old, "demo"), PublishSettings(to=[old, new]), first.version, {}, cache)
+    assert not publish(make_report(2, champion=first.version), new, old).promoted
+    assert [open_registry(place, "demo").read_alias("champion") for place in (old, new)] == [before, before]
+    assert second.version in {block.version for block in before.blocked}
+
+
+def test_a_copy_that_was_added_late_can_be_rolled_back_too(destinations: dict[str, str], make_report, publish: Publish):
+    places = [destinations["s3"], destinations["hub"]]
+    first = publish(make_report(1), places[0])
+    second = publish(make_report(2, champion=first.version), *places)
+    assert open_registry(places[1], "demo").versions() == [first.version, second.version]
+
+
+@on_every_store
+def test_what_was_done_in_a_copy_alone_is_told_when_it_is_undone(
+    kind: str, destinations: dict[str, str], make_report, publish: Publish, now: datetime, cache: ResultCache, caplog
+):
+    places = [destinations["s3" if kind == "folder" else "folder"], destinations[kind]]
+    first = publish(make_report(1), *places)
+    second = publish(make_report(2, champion=first.version), *places)
+    truth, copy = (open_registry(place, "demo") for place in places)
+    rollback(copy, "champion", by="on call", reason="complaints", now=now)
+    complete_mirrors(truth, PublishSettings(to=places), second.version, {}, cache)
+    assert copy.read_alias("champion") == truth.read_alias("champion")
+    assert f"rollback of {first.version} by on call (complaints) was done in this copy alone" in caplog.text
+
+
+@pytest.mark.parametrize("copy", ["folder", "s3"])
+def test_a_copy_that_lost_files_gets_them_back_and_one_of_another_manifest_is_named(
+    copy: str, destinations: dict[str, str], make_report, publish: Publish, cache: ResultCache, s3: S3Server, caplog
+):
+    places = [destinations["hub"], destinations[copy]]
+    release = publish(make_report(), *places)
+    truth, target = (open_registry(place, "demo") for place in places)
+    folder = target.version_path(release.version)
+    if copy == "s3":
+        s3.client().delete_object(Bucket="models", Key=f"releases/{folder}/model.safetensors")
+    else:
+        (Path(places[1]) / folder / "model.safetensors").unlink()
+    settings = PublishSettings(to=places)
+    complete_mirrors(truth, settings, release.version, {}, cache)
+    assert verify_release(target, release.version) == []
+    target.store.write_bytes(f"{folder}/manifest.json", b"{}")
+    assert complete_mirrors(truth, settings, release.version, {}, cache) == ()
+    assert "it is not the manifest of hub://org/demo@v20261120-111111111111" in caplog.text
 
 
 @on_every_store

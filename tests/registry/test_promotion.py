@@ -145,6 +145,42 @@ def test_even_a_broken_or_lost_release_can_be_rolled_back_and_unblocked(
     assert unblock(registry, second, by="me", reason="", now=now) == ["champion"]
 
 
+@pytest.mark.parametrize("damage", ["incomplete", "other manifest"])
+def test_rollback_passes_over_versions_that_are_not_what_they_were(
+    registry: Registry, go_live: Live, roll_back: Live, damage: str, caplog: pytest.LogCaptureFixture
+):
+    first, second, _ = go_live(1).version, go_live(2).version, go_live(3)
+    folder = folder_of(registry, second)
+    if damage == "incomplete":
+        (folder / "model.safetensors").unlink()
+    else:
+        manifest = folder / "manifest.json"
+        manifest.write_bytes(manifest.read_bytes() + b" ")
+    roll_back()
+    assert live(registry) == first
+    assert f"{second} cannot be gone back to" in caplog.text
+
+
+def test_a_damaged_alias_beside_it_does_not_keep_a_bad_release_live_but_nothing_else_is_dared(
+    registry: Registry, go_live: Live, roll_back: Live, make_release, now: datetime, caplog: pytest.LogCaptureFixture
+):
+    """It may hold a block that nobody sees, and point at a version that must not be removed."""
+    first, second, third = go_live(1).version, go_live(2).version, make_release(3)
+    registry.store.write_bytes(registry.alias_path("canary"), b"{")
+    assert list(registry.alias_states()) == ["champion"]
+    roll_back()
+    assert live(registry) == first
+    assert "alias canary is left out" in caplog.text
+    advice = "canary.json: this is no JSON.*put an earlier state of it back.*delete it"
+    with pytest.raises(ReleaseError, match=advice):
+        promote(registry, third, "champion", by="me", reason="", now=now, expected=registry.read_alias("champion"))
+    with pytest.raises(ReleaseError, match=advice):
+        registry.is_blocked("3" * 64)
+    with pytest.raises(ReleaseError, match=advice):
+        prune(registry, keep=2)
+    assert registry.versions() == [first, second, third]
+
+
 def test_a_blocked_model_cannot_go_live_under_any_alias_until_it_is_unblocked(
     registry: Registry, go_live: Live, roll_back: Live, now: datetime
 ):

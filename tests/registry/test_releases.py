@@ -165,6 +165,10 @@ def test_decisions_are_found_by_their_question(registry: Registry, now: datetime
     assert registry.find_decision("f" * 64) == first
     assert registry.find_decision("0" * 64) is None
     assert registry.decisions() == [first, second]
+    # A damaged one is asked anew; it must not end every night that meets it.
+    registry.store.write_bytes(f"demo/decisions/{'e' * 64}.json", b"{")
+    assert registry.find_decision("e" * 64) is None
+    assert registry.decisions() == [first]
 
 
 def test_a_writable_place_is_proven_without_leaving_traces(registry: Registry, tmp_path):

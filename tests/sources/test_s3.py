@@ -110,7 +110,10 @@ def test_the_manifest_of_a_release_says_the_sha256_of_its_files_without_asking_f
     assert operations(model) == ["ListObjectsV2", "GetObject", "GetObject", "GetObject"]
 
 
-@pytest.mark.parametrize("content", [b"[]", b"\xff", b'{"files": {"config.json": 3}}', b"{}"])
+INFINITE = b'{"files": {"config.json": {"sha256": "0", "size": 1e400}}}'
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b'{"files": {"config.json": 3}}', b"{}", INFINITE, b"[" * 10**5])
 def test_another_file_of_the_manifests_name_changes_nothing(s3_client: Any, model: S3Server, content: bytes):
     s3_client.put_object(Bucket="models", Key="base/v7/manifest.json", Body=content)
     assert S3Source("s3://models/base/v7").list_files()["config.json"].sha256 is None

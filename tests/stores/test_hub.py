@@ -490,6 +490,15 @@ def test_files_that_no_release_put_on_main_are_never_deleted(store: HubStore, hu
     assert on_branch(hub, "alias/staging") == {**release(V1), "aliases/staging.json": staging}
 
 
+def test_a_champion_whose_alias_file_was_deleted_by_hand_can_be_replaced(store: HubStore, hub: HubServer):
+    for version in (V1, V2):
+        upload(store, version)
+    swap(store, None, V1)
+    hub.commit(REPO, {}, delete=["aliases/champion.json"])
+    second = swap(store, None, V2)
+    assert on_branch(hub, "main") == {**release(V2), "aliases/champion.json": second}
+
+
 # Decisions.
 
 
