@@ -97,10 +97,11 @@ def promote(address: Any, version: str, alias: str, reason: str, as_json: bool) 
 @click.command()
 @name_argument
 @click.option("--to", metavar="VERSION", help="Version that goes live. [default: the one that was live before]")
+@click.option("--bad", metavar="VERSION", help="Version that is taken back; refused if another one is live by now.")
 @alias_option
 @reason_option
 @json_option
-def rollback(address: Any, to: str | None, alias: str, reason: str, as_json: bool) -> None:
+def rollback(address: Any, to: str | None, bad: str | None, alias: str, reason: str, as_json: bool) -> None:
     """Take the live version of DEST back and block it.
 
     No refresh brings a blocked version live again until it is unblocked. Only DEST changes: name the first
@@ -109,7 +110,7 @@ def rollback(address: Any, to: str | None, alias: str, reason: str, as_json: boo
     from flows.registry import open_existing
     from tasks.registry.promotion import rollback as roll_back
 
-    state = roll_back(open_existing(address), alias, to=to, **_who_and_why(reason))
+    state = roll_back(open_existing(address), alias, to=to, bad=bad, **_who_and_why(reason))
     blocked = state.blocked[-1].version
     message = f"{alias} points at {state.version}; {blocked} is blocked"
     Console(as_json).result({"alias": alias, "version": state.version, "blocked": blocked}, message)

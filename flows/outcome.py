@@ -69,13 +69,17 @@ def _went_live_by_same_question(registry: Registry, recipe: Recipe, planned: Pla
     state = registry.read_alias(recipe.publish.alias) if recipe.publish else None
     if state is None or state.version != version:
         return False
-    before = next(iter(state.earlier_versions), None)
-    question = decision_fingerprint(recipe, replace(planned, champion_version=before))
-    # A night that was killed after the alias moved wrote no decision down, but its release says what let it through.
-    if registry.read_manifest(version)["decision_fingerprint"] == question:
-        return True
-    decision = registry.find_decision(question)
-    return decision is not None and decision.status != "rejected"
+    asked = registry.read_manifest(version)["decision_fingerprint"]
+    # Compared with whatever was live before it then; after a rollback that may be any of those that ever were. The
+    # latest answer counts.
+    for before in dict.fromkeys([*state.earlier_versions, None]):
+        question = decision_fingerprint(recipe, replace(planned, champion_version=before))
+        if (decision := registry.find_decision(question)) is not None:
+            return decision.status != "rejected"
+        # A night that was killed after the alias moved wrote none, but its release says what let it through.
+        if question == asked:
+            return True
+    return False
 
 
 def _unchanged(registry: Registry, version: str | None, message: str) -> RefreshResult:

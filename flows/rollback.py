@@ -21,6 +21,7 @@ def rollback(
     destination: str,
     reason: str,
     to: str | None = None,
+    bad: str | None = None,
     alias: str = "champion",
     connections: ConnectionSettings = FROM_ENVIRONMENT,
 ) -> str:
@@ -30,6 +31,7 @@ def rollback(
         destination: destination/name, e.g. /models/assistant or s3://models/assistant.
         reason: Why; kept in the alias's history.
         to: Version that goes live; left out: the one that was live before.
+        bad: Version that is taken back; refused if another one is live by now. Left out: whatever is live.
         alias: The name that readers follow.
         connections: Prefect blocks with credentials; left out: the environment decides.
 
@@ -39,7 +41,8 @@ def rollback(
     address = split_destination(destination)
     with use_access(*load_access(connections)):
         registry = open_registry(address.destination, address.name)
-        state = roll_back(registry, alias, to=to, by=f"flow run {flow_run.name}", reason=reason, now=datetime.now(UTC))
+        by, now = f"flow run {flow_run.name}", datetime.now(UTC)
+        state = roll_back(registry, alias, to=to, bad=bad, by=by, reason=reason, now=now)
     announce("rolled-back", registry.location, alias, state.version, reason)
     return state.version
 

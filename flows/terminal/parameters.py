@@ -56,6 +56,8 @@ def check_folder(context: click.Context, parameter: click.Parameter, value: str 
     """A folder, there or not. An empty text would silently mean the current one."""
     if value is None:
         return None
+    if "://" in value:
+        raise click.BadParameter(f"{value!r} is no folder; results are kept in folders only: name one")
     path = Path(value).expanduser()
     if not value or (path.exists() and not path.is_dir()):
         raise click.BadParameter(f"{value!r} is {'a file' if value else 'empty'}; name a folder")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.cache import ResultCache
 from tasks.devices import resolve_devices
-from tasks.errors import CocktailError, PreflightError, RecipeError, TransientStoreError
+from tasks.errors import CocktailError, NotFoundError, PreflightError, RecipeError, TransientStoreError
 from tasks.plan.chats import check_chat_templates
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
@@ -27,6 +27,7 @@ from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
 from tasks.references import Place, parse_reference
 from tasks.registry.mlflow import check_mlflow
+from tasks.registry.promotion import check_is_truth
 from tasks.registry.releases import open_registry
 
 logger = logging.getLogger(__name__)
@@ -113,10 +114,16 @@ def _find_releases(recipe: Recipe, cache: ResultCache) -> _Releases:
     if recipe.publish is not None:
         try:
             registry = open_registry(recipe.publish.to[0], recipe.name)
+            check_is_truth(registry, recipe.publish)
             state = registry.read_alias(recipe.publish.alias)
             if state is not None:
                 found.champion_version = state.version
                 found.champion = registry.checkpoint(state.version, "champion")
+        except NotFoundError as error:
+            found.problems.append(
+                f"the champion ({recipe.publish.alias}): {error}; what is live was deleted or damaged: `cocktail "
+                "rollback` points the alias at the last version that is whole"
+            )
         except CocktailError as error:
             found.problems.append(f"the champion ({recipe.publish.alias}): {error}")
     named = [rule.against for rule in recipe.gate.rules if rule.against.startswith("release:")]

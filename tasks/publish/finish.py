@@ -6,10 +6,8 @@ same holds for moves by hand (`cocktail promote`, `cocktail rollback`), which kn
 
 import logging
 from datetime import datetime
-from typing import Any
 
 from tasks.cache import ResultCache
-from tasks.errors import ReleaseError
 from tasks.publish.command import Promotion, run_command
 from tasks.publish.mirrors import complete_mirrors
 from tasks.records import GateDecision
@@ -19,8 +17,6 @@ from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 
 logger = logging.getLogger(__name__)
-
-_DECIDED = ("decision_fingerprint", "models", "evaluation", "gate")
 
 
 def finish_release(registry: Registry, settings: PublishSettings, *, now: datetime, cache: ResultCache) -> None:
@@ -42,12 +38,21 @@ def finish_release(registry: Registry, settings: PublishSettings, *, now: dateti
             "--force` completes it where it makes the same files again",
             state.version, registry.location, "; ".join(problems),
         )  # fmt: skip
+    _put_right(registry, settings.alias, state)
     if not was_told(registry, state):
         tell(registry, settings, state)
         record_live(registry, state, now)
         logger.info("publish: finished what was left undone when %s went live", state.version)
     if settings.to[1:]:
         complete_mirrors(registry, settings, state.version, {}, cache)
+
+
+def _put_right(registry: Registry, alias: str, state: AliasState) -> None:
+    """Make what readers of the alias get exactly the version again, where somebody changed it by hand (on the Hub)."""
+    path, folder = registry.alias_path(alias), registry.version_path(state.version)
+    if problems := registry.store.pointer_problems(path, folder):
+        logger.warning("publish: %s is put right: %s", registry.store.uri(path), "; ".join(problems))
+        registry.store.compare_and_swap(path, state.raw, state.raw, points_at=folder)
 
 
 def tell(registry: Registry, settings: PublishSettings, state: AliasState) -> None:
@@ -60,13 +65,13 @@ def tell(registry: Registry, settings: PublishSettings, state: AliasState) -> No
 
 def was_told(registry: Registry, state: AliasState) -> bool:
     """Whether the live version's decision was written down since the alias moved: that comes after the program."""
-    decision = registry.find_decision(_read_manifest(registry, state.version)["decision_fingerprint"])
+    decision = registry.find_decision(registry.read_manifest(state.version)["decision_fingerprint"])
     return decision is not None and decision.status == "published" and decision.created_at >= state.promoted_at
 
 
 def record_live(registry: Registry, state: AliasState, now: datetime) -> None:
     """Write down the decision that made the live version, from its manifest: that exists only if the gate passed."""
-    manifest = _read_manifest(registry, state.version)
+    manifest = registry.read_manifest(state.version)
     models = manifest["models"]
     decision = Decision(
         decision_fingerprint=manifest["decision_fingerprint"],
@@ -80,14 +85,3 @@ def record_live(registry: Registry, state: AliasState, now: datetime) -> None:
         created_at=format_time(now),
     )
     registry.record_decision(decision)
-
-
-def _read_manifest(registry: Registry, version: str) -> dict[str, Any]:
-    """A manifest with all that a decision is written from; ReleaseError if it is not there."""
-    manifest = registry.read_manifest(version)
-    if missing := [key for key in _DECIDED if key not in manifest]:
-        raise ReleaseError(
-            f"{registry.location}: the manifest of {version} has no {', '.join(missing)}, so it was changed since it "
-            "was written; `cocktail verify` tells more, and `cocktail rollback` takes the version back"
-        )
-    return manifest

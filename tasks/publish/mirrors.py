@@ -12,7 +12,7 @@ from tasks.cache import ResultCache
 from tasks.errors import ReleaseError, StoreError
 from tasks.records import FileDigest
 from tasks.references import Place, local_path, parse_reference
-from tasks.registry.files import AliasEvent, decode_manifest, manifest_files
+from tasks.registry.files import AliasEvent, AliasState, decode_manifest, manifest_files
 from tasks.registry.promotion import find_predecessor, prune
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.registry.verification import find_incomplete_files
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def complete_mirrors(
     truth: Registry, settings: PublishSettings, version: str, contents: Mapping[str, Content], cache: ResultCache
 ) -> tuple[str, ...]:
-    """Copy a version, the live one, the one before it, and the alias to every destination after the first.
+    """Copy a version, and every alias with what is live and was live before, to every destination after the first.
 
     A destination that cannot be written does not take back a release that stands: it is logged, left out, and
     completed the next time. An alias that was moved by hand in a copy is set back to what the truth says. One that
@@ -60,26 +60,37 @@ def _complete(
     contents: Mapping[str, Content],
     cache: ResultCache,
 ) -> str:
-    state = truth.read_alias(settings.alias)
     if parse_reference(destination).place is Place.MLFLOW:
         # An optional extra: its module is imported by those alone who name such a destination.
         from tasks.registry.mlflow import register_release
 
-        return register_release(destination, truth, version, settings.alias, state)
+        return register_release(destination, truth, version, settings.alias, truth.read_alias(settings.alias))
     mirror = open_registry(destination, truth.name)
-    standing = mirror.read_alias(settings.alias)
-    if state is not None and standing is not None:
-        _compare_histories(mirror, settings.alias, standing.history, state.history)
-    before = find_predecessor(truth, state) if state else None
-    for needed in dict.fromkeys((before, state.version if state else None, version)):
-        if needed is not None:
-            _copy_version(truth, mirror, needed, contents, cache)
-    if state is not None:
-        path, live = truth.alias_path(settings.alias), truth.version_path(state.version)
-        if standing is None or standing.raw != state.raw:
-            mirror.store.compare_and_swap(path, standing.raw if standing else None, state.raw, points_at=live)
+    _copy_version(truth, mirror, version, contents, cache)
+    for alias, state in truth.alias_states(strict=True).items():
+        _copy_alias(truth, mirror, alias, state, contents, cache)
     prune(mirror, settings.keep, protected={version})
     return mirror.store.uri(mirror.version_path(version))
+
+
+def _copy_alias(
+    truth: Registry,
+    mirror: Registry,
+    alias: str,
+    state: AliasState,
+    contents: Mapping[str, Content],
+    cache: ResultCache,
+) -> None:
+    """Bring an alias up to the truth: first what it points at and what a rollback would go to, then itself."""
+    standing = mirror.read_alias(alias)
+    if standing is not None:
+        _compare_histories(mirror, alias, standing.history, state.history)
+    for needed in (find_predecessor(truth, state), state.version):
+        if needed is not None:
+            _copy_version(truth, mirror, needed, contents, cache)
+    if standing is None or standing.raw != state.raw:
+        path, live = truth.alias_path(alias), truth.version_path(state.version)
+        mirror.store.compare_and_swap(path, standing.raw if standing else None, state.raw, points_at=live)
 
 
 def _compare_histories(

@@ -111,11 +111,13 @@ def decode_json_object(data: bytes, where: str) -> dict[str, Any]:
 
 
 def decode_manifest(data: bytes, where: str) -> dict[str, Any]:
-    """A release's manifest; ReleaseError if what every reader relies on is not in it."""
+    """A release's manifest; ReleaseError if what our own code reads of it is not there."""
     manifest = decode_json_object(data, where)
-    expected = {"version": str, "sequence": int, "model_fingerprint": str, "files": dict}
-    if wrong := [key for key, kind in expected.items() if not isinstance(manifest.get(key), kind)]:
-        raise ReleaseError(f"{where}: no valid {', '.join(wrong)}; the manifest is damaged")
+    if wrong := [key for key, kind in _MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]:
+        raise ReleaseError(
+            f"{where}: no valid {', '.join(wrong)}; the manifest is damaged: if this version is live, `cocktail "
+            "rollback` takes it back"
+        )
     return manifest
 
 
@@ -194,6 +196,10 @@ def _lines(data: bytes) -> Iterator[Any]:
     return (json.loads(line) for line in data.splitlines())
 
 
+_MANIFEST_KEYS = {
+    "version": str, "sequence": int, "created_at": str, "model_fingerprint": str, "decision_fingerprint": str,
+    "files": dict, "models": list, "evaluation": list, "gate": dict,
+}  # fmt: skip
 _FILES = TypeAdapter(dict[str, FileDigest])
 _ALIAS_KEYS = ("version", "manifest_sha256", "promoted_at", "promoted_by", "reason", "history", "blocked")
 _EVALUATION_KEYS = ("schema_version", "task", "model", "metric", "higher_is_better", "data_sha256", "conditions")

@@ -60,7 +60,14 @@ def promote(
 
 
 def rollback(
-    registry: Registry, alias: str, *, by: str, reason: str, now: datetime, to: str | None = None
+    registry: Registry,
+    alias: str,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+    to: str | None = None,
+    bad: str | None = None,
 ) -> AliasState:
     """Take the live version back, and block it until somebody unblocks it.
 
@@ -71,15 +78,22 @@ def rollback(
         reason: Why, for the history.
         now: The time, for the history.
         to: Version that goes live; None takes the last that was live before, is whole and is not blocked.
+        bad: The version that is meant; None takes back whatever is live, which may have changed since somebody looked.
 
     Raises:
         NotFoundError: there is no such alias or version.
-        ReleaseError: there is nothing to go back to, or `to` is live already, blocked or incomplete.
+        ReleaseError: there is nothing to go back to, `bad` is not what is live, or `to` is live already, blocked or
+            incomplete.
         AliasConflictError: somebody else moved the alias in the same moment.
     """
     state = registry.read_alias(alias)
     if state is None:
         raise NotFoundError(f"{registry.location}: there is no alias {alias!r}, so there is nothing to roll back")
+    if bad is not None and bad != state.version:
+        raise ReleaseError(
+            f"{registry.location}: {alias} points at {state.version}, not at {bad}: {state.promoted_by} moved it at "
+            f"{state.promoted_at}; nothing was taken back, look at what is live now"
+        )
     target = registry.resolve(to) if to else find_predecessor(registry, state)
     if target is None:
         raise ReleaseError(

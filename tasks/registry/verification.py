@@ -47,7 +47,18 @@ def _find_problems(registry: Registry, version: str, *, reads_all: bool) -> list
     problems += _changed(registry, version, {p: d for p, d in expected.items() if found.get(p) == d.size}, reads_all)
     extra = (path for path in found if path != MANIFEST_FILE and path not in expected)
     problems += [f"{path}: extra: the manifest does not know it" for path in extra]
-    return problems + _other_manifests(registry, version)
+    return problems + _other_manifests(registry, version) + find_strays(registry, version)
+
+
+def find_strays(registry: Registry, version: str) -> list[str]:
+    """What readers of an alias that points at this version get besides or instead of it."""
+    folder = registry.version_path(version)
+    return [
+        problem
+        for alias, state in registry.alias_states().items()
+        if state.version == version
+        for problem in registry.store.pointer_problems(registry.alias_path(alias), folder)
+    ]
 
 
 def _incomplete(expected: dict[str, FileDigest], found: dict[str, int]) -> list[str]:

@@ -45,13 +45,14 @@ ANSWER_SECONDS = 60.0
 """For calls of the client that take a limit of their own, such as `model_info`: left out, they wait for ever."""
 # For all others: to connect, to read, to write, and for a free connection. A commit of many files may be answered late.
 _LIMITS_SECONDS = (10.0, 300.0, 300.0, 300.0)
-_CHATTY_LOGGER = "huggingface_hub.utils._http"
+# All of them print whole URLs: the client when it tries again, the HTTP library below it at every request.
+_CHATTY_LOGGERS = ("huggingface_hub.utils._http", "httpx", "httpx2")
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TOKEN_ADVICE = "set HF_TOKEN, or run `hf auth login`"
 
 
 class _Redaction(logging.Filter):
-    """Takes signed URLs out of what the client itself logs when it tries again."""
+    """Takes signed URLs and tokens out of what libraries log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; it is always logged."""
@@ -78,7 +79,8 @@ def hub_api(access: HubAccess | None = None) -> HfApi:
     if session.timeout.read is None:
         # By itself the client waits for ever for a server that took the request and never answers.
         session.timeout = _LIMITS_SECONDS
-    logging.getLogger(_CHATTY_LOGGER).addFilter(_REDACTION)
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).addFilter(_REDACTION)
     return HfApi(endpoint=access.endpoint, token=access.token, library_name="lm-cocktail-flows")
 
 

@@ -7,7 +7,7 @@ from tasks.errors import NotFoundError, StoreError
 from tasks.records import FileDigest
 from tasks.remote.hub import call_hub, hub_api
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_commits import swap_alias, write_decision
+from tasks.stores.hub_commits import find_strays, swap_alias, write_decision
 from tasks.stores.hub_paths import (
     ALIASES,
     DECISIONS,
@@ -20,7 +20,7 @@ from tasks.stores.hub_paths import (
     release_branch,
     release_tag,
 )
-from tasks.stores.hub_probe import check_token, check_writable
+from tasks.stores.hub_probe import check_conditions, check_token, check_writable
 from tasks.stores.hub_release import ReleaseUpload
 from tasks.stores.hub_repo import HubRepo, Refs
 from tasks.stores.store import Content
@@ -118,7 +118,15 @@ class HubStore:
                 f"{self.destination}: {path!r} cannot point at {points_at!r}; on the Hub NAME/aliases/ALIAS.json "
                 "points at NAME/versions/VERSION"
             )
+        if expected is None:
+            # Perhaps the repository was made after `check_writable`, which so could not try it.
+            check_conditions(self._repo(place))
         swap_alias(self._repo(place), place, expected, new, target.key, self.uri(path))
+
+    def pointer_problems(self, path: str, points_at: str) -> list[str]:
+        """Files of the alias's branch that are not the version's, as after a commit by hand."""
+        place, target = parse_path(path), parse_path(points_at)
+        return with_retries(lambda: find_strays(self._repo(place), place, target.key), self.uri(path))
 
     def upload(self, path: str, contents: Mapping[str, Content], last: str) -> None:
         """Store a version whole; see `Store.upload`. It is complete when its tag stands, which never moves."""

@@ -56,6 +56,21 @@ def swap_alias(repo: HubRepo, place: HubPath, expected: bytes | None, new: bytes
     with_retries(attempt, uri)
 
 
+def find_strays(repo: HubRepo, place: HubPath, version: str) -> list[str]:
+    """Say which files of an alias's branch are not those of the version it points at; empty if there is either not."""
+    refs = repo.refs() or Refs({}, {})
+    head, release = refs.branches.get(place.branch), refs.tags.get(release_tag(version))
+    if head is None or release is None:
+        return []
+    operations = _make_equal(repo.tree(head), repo.tree(release), release, kept=place.file)
+    return [
+        f"{operation.path_in_repo}: on branch {place.branch} it is not as in {version}, so somebody changed it there"
+        if isinstance(operation, CommitOperationDelete)
+        else f"{operation.path_in_repo}: branch {place.branch} lacks it or holds another than {version}"
+        for operation in operations
+    ]
+
+
 def write_decision(repo: HubRepo, place: HubPath, data: bytes, uri: str) -> None:
     """Commit a decision's file to the branch that holds nothing else.
 

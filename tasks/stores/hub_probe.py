@@ -23,7 +23,8 @@ def check_writable(api: HfApi, repo: HubRepo) -> None:
     """Prove that versions and aliases can be written.
 
     A repository that is there is asked for write access, and must refuse a commit that names a parent which is not
-    its branch's head. For one that is not, the token must be one that may make it; its conditions are not tried.
+    its branch's head. For one that is not, the token must be one that may make it; its conditions are tried before the
+    first alias is written there.
 
     Raises:
         StoreError: it cannot be written, holds something else, or ignores conditions; the message says which.
@@ -34,7 +35,7 @@ def check_writable(api: HfApi, repo: HubRepo) -> None:
         return
     call_hub(lambda: api.auth_check(repo.repo_id, write=True), repo.url)
     check_ours(repo, refs)
-    with_retries(lambda: _check_conditions(repo, refs), repo.url)
+    check_conditions(repo)
 
 
 def check_token(api: HfApi, organisation: str) -> None:
@@ -61,8 +62,18 @@ def check_token(api: HfApi, organisation: str) -> None:
         raise StoreError(f"{where}: {user['name']} may only read in {organisation}; ask its owners for write access")
 
 
-def _check_conditions(repo: HubRepo, refs: Refs) -> None:
-    """StoreError if a commit to a branch of its own, which is gone afterwards, is made though its parent is wrong."""
+def check_conditions(repo: HubRepo) -> None:
+    """Prove, on a branch that is gone afterwards, that a commit which names a wrong parent is refused.
+
+    Raises:
+        StoreError: it is not, so nothing would keep two runs from both moving an alias.
+    """
+    with_retries(lambda: _try_conditions(repo, repo.refs() or Refs({}, {})), repo.url)
+
+
+def _try_conditions(repo: HubRepo, refs: Refs) -> None:
+    if MAIN not in refs.branches:
+        return  # Nothing is there that could be written to; whoever tries says so.
     branch = f"{_PROBE_PREFIX}{secrets.token_hex(4)}"
     try:
         repo.create_branch(branch, refs.branches[MAIN])

@@ -75,6 +75,13 @@ class Store(Protocol):
         """
         ...
 
+    def pointer_problems(self, path: str, points_at: str) -> list[str]:
+        """What readers of a pointer get that is not the folder it points at, in sentences; mostly nothing.
+
+        Only where readers follow a branch (the Hub) can somebody have changed that behind the pointer's back.
+        """
+        ...
+
     def compute_digest(self, path: str) -> FileDigest:
         """Read the bytes that are stored now, all of them, and hash them; NotFoundError if there is no such file."""
         ...

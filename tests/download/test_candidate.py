@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import HubServer
+from manifests import minimal_manifest
 from s3_server import S3Server
 from safetensors.numpy import save_file
 from seeding import put_on_hub, put_on_s3
@@ -113,8 +114,8 @@ def test_a_release_on_s3_is_brought_here(folder: Path, cache: ResultCache, s3: S
     version.parent.mkdir(parents=True)
     folder.rename(version)
     files = {path.relative_to(version).as_posix(): path for path in version.rglob("*") if path.is_file()}
-    content = {"files": {name: to_json(hash_file(path)) for name, path in files.items()}, "sequence": 1}
-    manifest = {"name": "demo", "version": version.name, "model_fingerprint": "0" * 64, **content}
+    digests = {name: to_json(hash_file(path)) for name, path in files.items()}
+    manifest = {"name": "demo", **minimal_manifest(version.name, 1, "0" * 64, digests)}
     (version / "manifest.json").write_text(json.dumps(manifest))
     put_on_s3(s3, "s3://models/demo", tmp_path / "demo", with_sha256=False)
     planned = resolve_checkpoint("old", f"release:s3://models/demo@{version.name}", None, cache)

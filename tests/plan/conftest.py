@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from manifests import minimal_manifest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -157,7 +158,7 @@ class ReleaseWriter:
         model.rename(folder)
         (folder / "README.md").write_text("card")
         files = {path.name: to_json(hash_file(path)) for path in folder.iterdir()}
-        manifest = {"name": name, "version": version, "sequence": 1, "model_fingerprint": "0" * 64, "files": files}
+        manifest = {"name": name, **minimal_manifest(version, 1, "0" * 64, files)}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         state = AliasState(version, "0" * 64, "2026-01-01", "test", "first", (), ())
         alias = self.destination / name / "aliases" / "champion.json"

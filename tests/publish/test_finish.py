@@ -45,5 +45,5 @@ def test_a_live_manifest_that_lost_what_was_decided_is_an_error_before_anybody_i
     manifest = json.loads((folder / "manifest.json").read_bytes())
     del manifest["models"], manifest["gate"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ReleaseError, match=r"has no models, gate, so it was changed since .*`cocktail rollback`"):
+    with pytest.raises(ReleaseError, match=r"no valid models, gate; the manifest is damaged: .*`cocktail rollback`"):
         finish_release(registry, settings, now=now, cache=cache)

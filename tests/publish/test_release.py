@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manifests import minimal_manifest
 
 import tasks.publish.release as module
 from tasks.cache import ResultCache
@@ -109,7 +110,7 @@ def test_the_same_inputs_elsewhere_and_later_give_the_same_bytes_in_all_files_bu
 def promote_as_planned(registry: Registry, report: RefreshReport, now: datetime) -> None:
     """Put a release that the report's plan saw as champion where it expects it."""
     version = report.plan.champion_version
-    manifest = {"version": version, "sequence": 1, "model_fingerprint": "a" * 64, "files": {}}
+    manifest = minimal_manifest(version, 1, "a" * 64, {})
     registry.store.write_bytes(f"{registry.version_path(str(version))}/manifest.json", json.dumps(manifest).encode())
     promote(registry, str(version), "champion", by="test", reason="", now=now, expected=None)
 

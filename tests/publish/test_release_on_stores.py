@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from hub_server import HubServer
+from manifests import minimal_manifest
 from s3_server import S3Server
 
 import tasks.publish.release as module
 from tasks.cache import ResultCache
 from tasks.errors import AliasConflictError, ReleaseError
+from tasks.publish.finish import finish_release
 from tasks.publish.mirrors import complete_mirrors
 from tasks.publish.release import publish_release
 from tasks.records import RefreshReport, Release
@@ -225,6 +227,35 @@ def test_a_copy_that_was_added_late_can_be_rolled_back_too(destinations: dict[st
     assert open_registry(places[1], "demo").versions() == [first.version, second.version]
 
 
+def test_all_aliases_are_copied_with_what_they_point_at(destinations: dict[str, str], make_report, publish: Publish):
+    first = publish(make_report(1), destinations["folder"], alias="canary")
+    second = publish(make_report(2), destinations["folder"], destinations["s3"], destinations["hub"])
+    for kind in ("s3", "hub"):
+        copy = open_registry(destinations[kind], "demo")
+        assert (copy.resolve("canary"), copy.resolve("champion")) == (first.version, second.version)
+        assert verify_release(copy, "canary") == []
+
+
+def test_a_commit_by_hand_on_main_is_found_and_the_next_night_puts_it_right(
+    hub: HubServer,
+    destinations: dict[str, str],
+    make_report,
+    publish: Publish,
+    now: datetime,
+    cache: ResultCache,
+    caplog,
+):
+    release = publish(make_report(), destinations["hub"])
+    registry = open_registry(destinations["hub"], "demo")
+    hub.commit("org/demo", {"config.json": b"{}", "extra.txt": b"by hand"})
+    assert len(verify_release(registry, release.version)) == 2
+
+    finish_release(registry, PublishSettings(to=[destinations["hub"]]), now=now, cache=cache)
+
+    assert verify_release(registry, release.version) == []
+    assert "champion.json@main is put right: " in caplog.text
+
+
 @on_every_store
 def test_what_was_done_in_a_copy_alone_is_told_when_it_is_undone(
     kind: str, destinations: dict[str, str], make_report, publish: Publish, now: datetime, cache: ResultCache, caplog
@@ -281,7 +312,7 @@ def test_a_version_is_found_among_ten_on_s3_with_one_list_and_a_read_of_each_man
     registry = open_registry(destinations["s3"], "demo")
     for number in range(10):
         version = f"2026{number + 1:02d}01-{str(number) * 12}"
-        manifest = {"version": version, "sequence": number, "model_fingerprint": str(number) * 64, "files": {}}
+        manifest = minimal_manifest(version, number, str(number) * 64, {})
         registry.store.write_bytes(f"{registry.version_path(version)}/manifest.json", module.encode_json(manifest))
     s3.requests.clear()
     assert registry.find_version("7" * 64) == "20260801-777777777777"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from manifests import minimal_manifest
 
 from tasks.records import Evaluation, to_json
 from tasks.registry.files import encode_evaluation, encode_json, evaluation_path
@@ -44,12 +45,8 @@ def make_release(registry: Registry, evaluation: Evaluation) -> MakeRelease:
             evaluation_path(evaluation): encode_evaluation(evaluation),
         }
         contents = {path: content_of(content) for path, content in data.items()}
-        manifest = {
-            "version": version,
-            "sequence": number,
-            "model_fingerprint": str(number) * 64,
-            "files": {path: to_json(content.digest) for path, content in contents.items()},
-        }
+        files = {path: to_json(content.digest) for path, content in contents.items()}
+        manifest = minimal_manifest(version, number, str(number) * 64, files)
         contents[MANIFEST_FILE] = content_of(encode_json(manifest))
         registry.store.upload(registry.version_path(version), contents, last=MANIFEST_FILE)
         return version

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manifests import minimal_manifest
 from mlflow_server import free_port
 
 from tasks.errors import ReleaseError, StoreError, TransientStoreError
@@ -73,18 +74,15 @@ def truth(tmp_path: Path, request: pytest.FixtureRequest) -> Truth:
 
 def write_release(registry: Registry, version: str, sequence: int, reason: str = "news: +0.25 over the champion"):
     weights = content_of(f"weights of {version}".encode())
-    manifest = {
+    files = {"model.safetensors": to_json(weights.digest)}
+    manifest = minimal_manifest(version, sequence, version[-12:] * 5, files) | {
         "name": registry.name,
-        "version": version,
-        "sequence": sequence,
-        "model_fingerprint": version[-12:] * 5,
         "models": [
             {"name": "pre", "weight": None},
             {"name": "base", "weight": 0.5},
             {"name": "news", "weight": 1 / 3},
         ],
         "gate": {"passed": True, "reasons": [reason, "mmlu: not worse"]},
-        "files": {"model.safetensors": to_json(weights.digest)},
     }
     contents = {"model.safetensors": weights, MANIFEST_FILE: content_of(encode_json(manifest))}
     registry.store.upload(registry.version_path(version), contents, last=MANIFEST_FILE)

@@ -33,8 +33,8 @@ def go_live(registry: Registry, make_release, now: datetime) -> Live:
 
 @pytest.fixture
 def roll_back(registry: Registry, now: datetime) -> Live:
-    def back(alias: str = "champion", to: str | None = None) -> AliasState:
-        return rollback(registry, alias, by="on call", reason="complaints", now=now + timedelta(hours=1), to=to)
+    def back(alias: str = "champion", **versions: str) -> AliasState:
+        return rollback(registry, alias, by="on call", reason="complaints", now=now + timedelta(hours=1), **versions)
 
     return back
 
@@ -123,6 +123,16 @@ def test_rollback_to_a_named_version(registry: Registry, go_live: Live, roll_bac
         roll_back(to=third)
     roll_back(to=second)
     assert live(registry) == second
+
+
+def test_a_rollback_that_means_another_version_than_is_live_takes_nothing_back(
+    registry: Registry, go_live: Live, roll_back: Live
+):
+    first, second = go_live(1), go_live(2)
+    with pytest.raises(ReleaseError, match=rf"points at {second.version}, not at {first.version}: .* moved it at"):
+        roll_back(bad=first.version)
+    assert registry.read_alias("champion") == second
+    assert roll_back(bad=second.version).version == first.version
 
 
 def test_rollback_of_an_alias_that_does_not_exist_is_refused(roll_back: Live):

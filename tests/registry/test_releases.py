@@ -109,7 +109,11 @@ def test_a_new_version_is_named_by_utc_date_and_fingerprint_and_an_unfinished_on
     [
         (b"{", "this is no JSON, the file is damaged"),
         (b"[]", "expected a JSON object, found list"),
-        (b'{"version": "1", "sequence": 1, "files": {}}', "no valid model_fingerprint; the manifest is damaged"),
+        (
+            b'{"version": "1", "sequence": 1, "files": {}}',
+            "no valid created_at, model_fingerprint, decision_fingerprint, models, evaluation, gate; "
+            "the manifest is damaged",
+        ),
     ],
 )
 def test_a_damaged_manifest_is_told(registry: Registry, make_release, content: bytes, message: str):

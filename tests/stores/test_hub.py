@@ -381,7 +381,8 @@ def test_main_is_exactly_the_champion_and_nothing_is_sent_again(store: HubStore,
     assert store.list_names("demo/aliases") == ["champion.json"]
     assert store.list_files("demo/aliases") == {"champion.json": len(third)}
     assert hub.count("lfs_put") == hub.count("lfs_batch") == 0
-    assert hub.count("commit") == 3
+    made = [request for request in hub.requests if request.route == "commit" and request.status == 200]
+    assert len(made) == 3
 
 
 def test_a_move_that_changes_the_alias_file_alone_touches_no_other_file(store: HubStore, hub: HubServer):
@@ -405,6 +406,26 @@ def test_every_other_alias_has_a_branch_of_its_own(store: HubStore, hub: HubServ
     assert store.exists("demo/aliases/staging.json")
     hub.branch(REPO, "alias/begun", f"v{V1}")
     assert store.list_names("demo/aliases") == ["champion.json", "staging.json"]
+
+
+def test_what_somebody_changed_on_the_branch_is_told_and_put_right_by_swapping_again(store: HubStore, hub: HubServer):
+    upload(store, V1)
+    alias = swap(store, None, V1)
+    assert store.pointer_problems(CHAMPION, folder(V1)) == []
+
+    hub.commit(REPO, {"model-1.safetensors": b"by hand", "notes.txt": b"mine"}, delete=("config.json",))
+    assert sorted(store.pointer_problems(CHAMPION, folder(V1))) == [
+        f"config.json: branch main lacks it or holds another than {V1}",
+        f"model-1.safetensors: branch main lacks it or holds another than {V1}",
+        f"notes.txt: on branch main it is not as in {V1}, so somebody changed it there",
+    ]
+
+    store.compare_and_swap(CHAMPION, alias, alias, points_at=folder(V1))
+    assert on_branch(hub) == {**release(V1), "aliases/champion.json": alias}
+    assert store.pointer_problems(CHAMPION, folder(V1)) == []
+    # Of an alias or a version that is not there, others have more to say.
+    assert store.pointer_problems("demo/aliases/canary.json", folder(V1)) == []
+    assert store.pointer_problems(CHAMPION, folder(V2)) == []
 
 
 def test_a_swap_happens_only_if_the_file_is_as_expected(store: HubStore, hub: HubServer):
