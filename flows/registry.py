@@ -4,8 +4,9 @@ from typing import Any
 
 from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.records import to_json
+from tasks.registry.address import ReleaseAddress
 from tasks.registry.files import Decision
-from tasks.registry.releases import Registry, ReleaseAddress, open_registry
+from tasks.registry.releases import Registry, open_registry
 from tasks.stores.store import Store
 
 _PARTS = {"versions", "aliases", "decisions"}

@@ -7,9 +7,10 @@ from prefect.runtime import flow_run
 
 from flows.connections import load_access
 from flows.events import announce
+from tasks.registry.address import split_destination
 from tasks.registry.promotion import promote as promote_version
 from tasks.registry.promotion import rollback as roll_back
-from tasks.registry.releases import open_registry, split_destination
+from tasks.registry.releases import open_registry
 from tasks.remote.access import use_access
 from tasks.settings import ConnectionSettings
 

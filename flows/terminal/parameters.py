@@ -75,7 +75,7 @@ def check_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 def check_address(context: click.Context, parameter: click.Parameter, value: str) -> Any:
     """The `ReleaseAddress` of destination/name[@version-or-alias]."""
-    from tasks.registry.releases import split_destination
+    from tasks.registry.address import split_destination
 
     try:
         return split_destination(value)

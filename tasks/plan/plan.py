@@ -27,8 +27,8 @@ from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
 from tasks.references import Place, parse_reference
 from tasks.registry.mlflow import check_mlflow
-from tasks.registry.promotion import check_is_truth
 from tasks.registry.releases import open_registry
+from tasks.registry.truth import check_is_truth
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from tasks.messages import list_some
 from tasks.plan.weights import Weights, choose_weights, is_safetensors, pickles_problem
 from tasks.records import Checkpoint
 from tasks.references import Place, parse_reference
-from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry, split_destination
+from tasks.registry.address import split_destination
+from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
 from tasks.sources.fetch import FetchedFile, fetch_files, known_digests, link_folder
 from tasks.sources.open import open_source
 from tasks.sources.pickles import convert_pickles, is_pickle

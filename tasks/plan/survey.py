@@ -21,7 +21,7 @@ from tasks.plan.resolve import check_pin, resolve_model
 from tasks.plan.sketch import open_sketch
 from tasks.recipe import Recipe, scale_shares
 from tasks.references import Place, canonical, parse_reference
-from tasks.registry.releases import split_destination
+from tasks.registry.address import split_destination
 from tasks.settings import CandidateSettings
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from tasks.errors import ReleaseError, StoreError
 from tasks.records import FileDigest
 from tasks.references import Place, local_path, parse_reference
 from tasks.registry.files import AliasEvent, AliasState, decode_manifest, manifest_files
-from tasks.registry.promotion import find_predecessor, prune
+from tasks.registry.promotion import find_predecessor
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.retention import prune
 from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 from tasks.sources.fetch import fetch_files

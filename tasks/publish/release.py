@@ -30,8 +30,10 @@ from tasks.registry.files import (
     format_time,
     manifest_files,
 )
-from tasks.registry.promotion import check_is_truth, promote, prune
+from tasks.registry.promotion import promote
 from tasks.registry.releases import MANIFEST_FILE, Registry, open_registry
+from tasks.registry.retention import prune
+from tasks.registry.truth import check_is_truth
 from tasks.registry.verification import find_damage
 from tasks.settings import PublishSettings
 from tasks.stores.store import Content, content_of

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -64,6 +64,11 @@ class AliasState:
         """Versions that were live before, the latest first, the live one left out."""
         went_live = [event.version for event in reversed(self.history) if event.action != "unblock"]
         return tuple(version for version in went_live if version != self.version)
+
+    def predecessor(self, existing: Collection[str], blocked: Collection[str]) -> str | None:
+        """The last version that was live before, among those that exist and are not blocked."""
+        allowed = (version for version in self.earlier_versions if version in existing and version not in blocked)
+        return next(allowed, None)
 
 
 @dataclass(frozen=True, slots=True)

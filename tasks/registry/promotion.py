@@ -13,9 +13,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
-from tasks.errors import NotFoundError, ReleaseError, StoreError
+from tasks.errors import NotFoundError, ReleaseError
 from tasks.registry.files import AliasEvent, AliasState, Block, Decision, encode_alias, format_time
-from tasks.registry.releases import Registry, open_registry
+from tasks.registry.releases import Registry
 from tasks.registry.verification import find_incomplete_files
 from tasks.settings import PublishSettings
 
@@ -140,7 +140,7 @@ def find_predecessor(registry: Registry, state: AliasState) -> str | None:
     """The version a rollback goes to: the last that was live before, is still what it was, and is not blocked."""
     existing, blocks = registry.versions(), registry.blocks()
     blocked = {block.version for block in blocks}
-    while (version := _predecessor(state, existing, blocked)) is not None:
+    while (version := state.predecessor(existing, blocked)) is not None:
         try:
             _check_can_go_live(registry, version, blocks)
             _check_is_as_it_was(registry, version, state)
@@ -164,64 +164,6 @@ def is_settled(registry: Registry, decision: Decision, settings: PublishSettings
     state = registry.read_alias(settings.alias)
     actions = [event.action for event in state.history if event.version == decision.version] if state else []
     return bool(actions) and actions[-1] != "unblock"
-
-
-def check_is_truth(registry: Registry, settings: PublishSettings) -> None:
-    """Refuse a first destination where nothing was ever live while one of the others has a live version.
-
-    So it is where a recipe names a new place first: what the old one has live, and what is blocked there, would not
-    count any more. Places that cannot be read are left out.
-
-    Raises:
-        ReleaseError: it is so.
-    """
-    if registry.read_alias(settings.alias) is not None:
-        return
-    for destination in settings.to[1:]:
-        if destination.startswith("mlflow://"):
-            continue
-        try:
-            state = open_registry(destination, registry.name).read_alias(settings.alias)
-        except (StoreError, ReleaseError) as error:
-            logger.warning("publish: %s is not compared with the first destination: %s", destination, error)
-            continue
-        if state is not None and state.history:
-            raise ReleaseError(
-                f"{registry.location}: {settings.alias} points at nothing here, but at {state.version} in "
-                f"{destination}, with a history and blocks that would be lost; to change the first destination, "
-                "name the new one second for one night, so that it gets all of that, and then change the order"
-            )
-
-
-def prune(registry: Registry, keep: int, protected: Collection[str] = ()) -> list[str]:
-    """Remove the oldest versions until `keep` are left.
-
-    Never removed are the live version of any alias, the one a rollback of it would go to, blocked ones (a rollback
-    must stay explainable) and those in `protected`; if these are more than `keep`, more are kept. Versions without a
-    manifest are not looked at: another run may be writing them.
-
-    Returns:
-        The versions that were removed.
-
-    Raises:
-        ReleaseError: an alias is damaged.
-    """
-    # Of a damaged alias nobody knows what it needs, so then nothing is removed.
-    states, existing = registry.alias_states(strict=True).values(), registry.versions()
-    blocked = {block.version for state in states for block in state.blocked}
-    spared = {*protected, *blocked, *(state.version for state in states)}
-    spared |= {before for state in states if (before := _predecessor(state, existing, blocked)) is not None}
-    excess = max(0, len(existing) - keep)
-    removed = [version for version in existing if version not in spared][:excess]
-    for version in removed:
-        registry.store.delete_tree(registry.version_path(version))
-        logger.info("prune: removed %s", version)
-    return removed
-
-
-def _predecessor(state: AliasState, existing: Collection[str], blocked: Collection[str]) -> str | None:
-    allowed = (version for version in state.earlier_versions if version in existing and version not in blocked)
-    return next(allowed, None)
 
 
 def _check_can_go_live(registry: Registry, version: str, blocks: Collection[Block]) -> None:

@@ -9,16 +9,16 @@ Here is what is read; `tasks.registry.promotion` moves aliases, `tasks.registry.
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from tasks.checkpoint import is_model_file
 from tasks.digests import hash_bytes
 from tasks.errors import NotFoundError, ReleaseError, StoreError
 from tasks.parallel import map_requests
 from tasks.records import Checkpoint, Evaluation
+from tasks.registry.address import NAME
 from tasks.registry.files import (
     EVALUATION_FOLDER,
     AliasState,
@@ -36,35 +36,6 @@ from tasks.stores.store import Store
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DESTINATION_PREFIXES = ("/", "./", "../", "s3://", "hub://")
-
-
-class ReleaseAddress(NamedTuple):
-    """What DEST means on the command line."""
-
-    destination: str
-    name: str
-    revision: str | None
-    """Version or alias; None if DEST names none."""
-
-
-def split_destination(text: str) -> ReleaseAddress:
-    """Take `destination/name[@version-or-alias]` apart, e.g. `./releases/demo@champion`.
-
-    Raises:
-        StoreError: it has another form.
-    """
-    head, _, tail = text.rstrip("/").rpartition("/")
-    name, _, revision = tail.partition("@")
-    is_known_place = text.startswith(_DESTINATION_PREFIXES) and not head.endswith(":/")
-    if not is_known_place or not _NAME.fullmatch(name):
-        raise StoreError(
-            f"{text!r} names no releases; write destination/name, such as ./releases/demo or s3://models/demo, with "
-            "@version or @alias behind it where one release is meant"
-        )
-    return ReleaseAddress(head or "/", name, revision or None)
-
 
 def open_registry(destination: str, name: str) -> "Registry":
     """The registry of a model name; nothing is read or written yet.
@@ -72,7 +43,7 @@ def open_registry(destination: str, name: str) -> "Registry":
     Raises:
         StoreError: the destination cannot hold releases, or the name cannot be a folder's.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise StoreError(f"{name!r} is no name for a model; use letters, digits, dots, dashes and underscores")
     return Registry(open_store(destination), name)
 
@@ -92,7 +63,7 @@ class Registry:
 
     def alias_path(self, alias: str) -> str:
         """Where an alias lies in the store."""
-        if not _NAME.fullmatch(alias):
+        if not NAME.fullmatch(alias):
             raise NotFoundError(f"{alias!r} cannot be an alias; use letters, digits, dots, dashes and underscores")
         return f"{self.name}/aliases/{alias}.json"
 

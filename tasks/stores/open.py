@@ -20,12 +20,12 @@ def open_store(destination: str) -> Store:
         raise StoreError(f"destination {destination!r}: {error}") from error
     # The clients of S3 and the Hub are slow to import, and a release to a folder needs neither.
     if reference.place is Place.S3:
-        from tasks.stores.s3 import S3Store
+        from tasks.stores.s3.store import S3Store
 
         return S3Store(reference.location)
     if reference.place is Place.HUB:
         organisation = _organisation(destination, reference)
-        from tasks.stores.hub import HubStore
+        from tasks.stores.hub.store import HubStore
 
         return HubStore(organisation)
     if reference.place is Place.FOLDER:

@@ -15,7 +15,7 @@ from flows.registry import open_existing
 from tasks.cache import ResultCache
 from tasks.errors import NotFoundError
 from tasks.publish.release import publish_release, record_rejection
-from tasks.registry.releases import ReleaseAddress
+from tasks.registry.address import ReleaseAddress
 from tasks.settings import PublishSettings
 
 # Fixtures: reports of nights, as the flow hands them to publishing.

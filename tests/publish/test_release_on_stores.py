@@ -20,8 +20,9 @@ from tasks.publish.mirrors import complete_mirrors
 from tasks.publish.release import publish_release
 from tasks.records import RefreshReport, Release
 from tasks.registry.files import AliasState
-from tasks.registry.promotion import prune, rollback
+from tasks.registry.promotion import rollback
 from tasks.registry.releases import Registry, open_registry
+from tasks.registry.retention import prune
 from tasks.registry.verification import verify_release
 from tasks.settings import PublishSettings
 
@@ -247,7 +248,7 @@ def test_a_commit_by_hand_on_main_is_found_and_the_next_night_puts_it_right(
 ):
     release = publish(make_report(), destinations["hub"])
     registry = open_registry(destinations["hub"], "demo")
-    hub.commit("org/demo", {"config.json": b"{}", "extra.txt": b"by hand"})
+    hub.commit("org/demo", {"config.json": b'{"by": "hand"}', "extra.txt": b"by hand"})
     assert len(verify_release(registry, release.version)) == 2
 
     finish_release(registry, PublishSettings(to=[destinations["hub"]]), now=now, cache=cache)

@@ -12,8 +12,9 @@ import pytest
 from tasks.errors import AliasConflictError, NotFoundError, ReleaseError
 from tasks.records import GateDecision
 from tasks.registry.files import AliasState, Decision
-from tasks.registry.promotion import find_predecessor, is_settled, promote, prune, rollback, unblock
+from tasks.registry.promotion import find_predecessor, is_settled, promote, rollback, unblock
 from tasks.registry.releases import Registry
+from tasks.registry.retention import prune
 from tasks.settings import PublishSettings
 
 Live = Callable[..., AliasState]

@@ -10,9 +10,10 @@ import pytest
 
 from tasks.errors import NotFoundError, ReleaseError, StoreError
 from tasks.records import Evaluation, GateDecision
+from tasks.registry.address import split_destination
 from tasks.registry.files import Decision, format_time
 from tasks.registry.promotion import promote
-from tasks.registry.releases import Registry, open_registry, split_destination
+from tasks.registry.releases import Registry, open_registry
 
 
 @pytest.mark.parametrize(

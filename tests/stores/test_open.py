@@ -20,8 +20,8 @@ def test_a_path_is_a_folder_store(tmp_path: Path, monkeypatch):
 
 
 def test_a_bucket_is_an_s3_store_and_an_organisation_a_hub_store():
-    from tasks.stores.hub import HubStore
-    from tasks.stores.s3 import S3Store
+    from tasks.stores.hub.store import HubStore
+    from tasks.stores.s3.store import S3Store
 
     bucket, organisation = open_store("s3://models/releases/"), open_store("hub://org")
     assert isinstance(bucket, S3Store)

@@ -12,7 +12,7 @@ from s3_server import S3Server
 
 from tasks.digests import hash_file
 from tasks.errors import StoreError, TransientStoreError
-from tasks.stores.s3 import S3Store
+from tasks.stores.s3.store import S3Store
 from tasks.stores.store import Content, content_of
 
 MANIFEST = content_of(b"{}")
@@ -62,7 +62,7 @@ def check_released(s3: S3Server, store: S3Store, weights: Content) -> None:
 def test_an_upload_that_ended_in_the_middle_is_taken_up_and_only_missing_parts_are_sent(
     s3: S3Server, store: S3Store, weights: Content, upload, monkeypatch
 ):
-    monkeypatch.setattr("tasks.stores.s3_multipart.WORKERS", 1)
+    monkeypatch.setattr("tasks.stores.s3.multipart.WORKERS", 1)
     # Parts 1 and 2 pass, and then the network is gone for good.
     send = s3.fail("UploadPart", "delay", times=2, seconds=0)
     gone = s3.fail("UploadPart", "reset", times=None)
@@ -233,7 +233,7 @@ def test_two_runs_that_upload_the_same_version_at_once_both_succeed(s3: S3Server
 
 
 def test_parts_grow_where_a_file_would_have_too_many(s3: S3Server, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("tasks.stores.s3_multipart._MAX_PARTS", 3)
+    monkeypatch.setattr("tasks.stores.s3.multipart._MAX_PARTS", 3)
     file = tmp_path / "large"
     file.write_bytes(bytes(1000))
     store = S3Store("s3://models/releases", part_size=10)
@@ -245,7 +245,7 @@ def test_parts_grow_where_a_file_would_have_too_many(s3: S3Server, tmp_path: Pat
 
 
 def test_no_more_parts_are_in_memory_than_there_are_workers(s3: S3Server, weights: Content, upload, monkeypatch):
-    import tasks.stores.s3_multipart as module
+    import tasks.stores.s3.multipart as module
 
     monkeypatch.setattr(module, "WORKERS", 2)
     held: list[int] = []

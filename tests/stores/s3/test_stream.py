@@ -4,7 +4,7 @@ import pytest
 from s3_server import S3Server
 
 from tasks.errors import TransientStoreError
-from tasks.stores.s3 import S3Store
+from tasks.stores.s3.store import S3Store
 from tasks.stores.store import content_of
 
 
@@ -14,7 +14,7 @@ def store(s3: S3Server) -> S3Store:
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(s3: S3Server, store: S3Store, monkeypatch):
-    monkeypatch.setattr("tasks.stores.s3_stream._CHUNK_BYTES", 100)
+    monkeypatch.setattr("tasks.stores.s3.stream._CHUNK_BYTES", 100)
     data = bytes(range(256)) * 40
     store.write_bytes("weights", data)
     s3.fail("GetObject", "truncate", times=3)
@@ -24,7 +24,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(s3: S3Server, store: S3
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_read_anew(s3: S3Server, store: S3Store, monkeypatch):
-    monkeypatch.setattr("tasks.stores.s3_stream._CHUNK_BYTES", 100)
+    monkeypatch.setattr("tasks.stores.s3.stream._CHUNK_BYTES", 100)
     store.write_bytes("weights", bytes(1000))
     s3.fail("GetObject", "truncate")
     # What S3 answers to a range of an object that has another ETag by now.
@@ -53,7 +53,7 @@ def test_an_object_that_is_not_what_it_was_stored_as_shows_its_real_digest(s3: S
 
 
 def test_an_object_that_is_replaced_again_and_again_is_told(s3: S3Server, store: S3Store, monkeypatch):
-    monkeypatch.setattr("tasks.stores.s3_stream._CHUNK_BYTES", 100)
+    monkeypatch.setattr("tasks.stores.s3.stream._CHUNK_BYTES", 100)
     store.write_bytes("weights", bytes(1000))
     for _ in range(3):
         s3.fail("GetObject", "truncate")
@@ -68,7 +68,7 @@ def test_a_service_that_knows_no_ranges_is_read_from_the_start(s3: S3Server, sto
     def drop_range(params: dict[str, dict[str, str]], **_: object) -> None:
         params["headers"].pop("Range", None)
 
-    monkeypatch.setattr("tasks.stores.s3_stream._CHUNK_BYTES", 100)
+    monkeypatch.setattr("tasks.stores.s3.stream._CHUNK_BYTES", 100)
     store.write_bytes("weights", bytes(range(250)) * 4)
     s3.fail("GetObject", "truncate")
     events = s3_client().meta.events

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.stores.hub_content import Recent, find_identity, identities
+from tasks.stores.hub.content import Recent, find_identity, identities
 
 
 def test_content_is_known_by_git_and_by_sha256():

@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, snapshot_download
 from tasks.errors import AliasConflictError, NotFoundError, StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.remote.access import HubAccess, use_access
-from tasks.stores.hub import HubStore
+from tasks.stores.hub.store import HubStore
 from tasks.stores.store import Content, content_of
 
 V1, V2, V3 = "20261118-aaaaaaaaaaaa", "20261119-bbbbbbbbbbbb", "20261120-cccccccccccc"

@@ -9,7 +9,7 @@ from s3_server import S3Server
 
 from tasks.errors import AliasConflictError, NotFoundError, StoreError, TransientStoreError
 from tasks.remote.access import S3Access, use_access
-from tasks.stores.s3 import S3Store
+from tasks.stores.s3.store import S3Store
 from tasks.stores.store import Content, content_of
 
 MANIFEST = content_of(b"{}")
@@ -280,7 +280,7 @@ def test_a_deleted_folder_is_gone_with_its_unfinished_uploads(s3: S3Server, stor
 
 
 def test_a_deletion_that_is_cut_short_has_taken_the_manifest_already(s3: S3Server, store: S3Store, monkeypatch):
-    from tasks.stores.s3_objects import S3Objects
+    from tasks.stores.s3.objects import S3Objects
 
     for name in ("a", "b", "c", "manifest.json"):
         store.write_bytes(f"v1/{name}", b"1")

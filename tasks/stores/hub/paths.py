@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from tasks.errors import StoreError
-from tasks.stores.hub_repo import MAIN
+from tasks.stores.hub.repository import MAIN
 
 VERSIONS, ALIASES, DECISIONS = PARTS = ("versions", "aliases", "decisions")
 REGISTRY_BRANCH = "registry"

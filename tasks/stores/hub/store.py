@@ -7,8 +7,8 @@ from tasks.errors import NotFoundError, StoreError
 from tasks.records import FileDigest
 from tasks.remote.hub import call_hub, hub_api
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_commits import find_strays, swap_alias, write_decision
-from tasks.stores.hub_paths import (
+from tasks.stores.hub.commits import find_strays, swap_alias, write_decision
+from tasks.stores.hub.paths import (
     ALIASES,
     DECISIONS,
     PARTS,
@@ -20,14 +20,14 @@ from tasks.stores.hub_paths import (
     release_branch,
     release_tag,
 )
-from tasks.stores.hub_probe import check_conditions, check_token, check_writable
-from tasks.stores.hub_release import ReleaseUpload
-from tasks.stores.hub_repo import HubRepo, Refs
+from tasks.stores.hub.probe import check_conditions, check_token, check_writable
+from tasks.stores.hub.release import ReleaseUpload
+from tasks.stores.hub.repository import HubRepo, Refs
 from tasks.stores.store import Content
 
 
 class HubStore:
-    """A store in an organisation, or in the name of a user, on the Hub. `tasks.stores.hub_paths` says what lies where.
+    """A store in an organisation, or in the name of a user, on the Hub. `tasks.stores.hub.paths` says what lies where.
 
     Branches are looked up at every call; a tag that was once seen is not asked for again, since it never moves.
     """

@@ -24,8 +24,8 @@ from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.remote.hub import ANSWER_SECONDS, status_of
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_content import Recent, find_identity, identities
-from tasks.stores.hub_faults import repo_errors
+from tasks.stores.hub.content import Recent, find_identity, identities
+from tasks.stores.hub.faults import repo_errors
 
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 from tasks.digests import hash_bytes
 from tasks.errors import StoreError, TransientStoreError
 from tasks.records import FileDigest
-from tasks.stores.s3_multipart import WORKERS, source_error, upload_large
-from tasks.stores.s3_objects import S3Objects
+from tasks.stores.s3.multipart import WORKERS, source_error, upload_large
+from tasks.stores.s3.objects import S3Objects
 from tasks.stores.store import Content
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from tasks.remote.access import s3_access
 from tasks.remote.retries import with_retries
 from tasks.remote.s3 import S3Place, is_damaged, is_missing, s3_client, s3_errors
 from tasks.remote.s3_faults import error_code
-from tasks.stores.s3_stream import HashedStream
+from tasks.stores.s3.stream import HashedStream
 
 # Name in an object's metadata (`x-amz-meta-sha256`) of the hex digest of its content.
 _DIGEST_NAME = "sha256"

@@ -17,8 +17,8 @@ from tasks.digests import hash_bytes
 from tasks.errors import AliasConflictError, NotFoundError, StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.remote.s3 import parse_s3
-from tasks.stores.s3_objects import S3Objects
-from tasks.stores.s3_upload import upload_folder
+from tasks.stores.s3.objects import S3Objects
+from tasks.stores.s3.upload import upload_folder
 from tasks.stores.store import Content
 
 # Files that say of their folder that it is whole.

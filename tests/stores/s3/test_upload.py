@@ -9,7 +9,7 @@ import pytest
 from s3_server import S3Server
 
 from tasks.errors import StoreError, TransientStoreError
-from tasks.stores.s3 import S3Store
+from tasks.stores.s3.store import S3Store
 from tasks.stores.store import Content, content_of
 
 MANIFEST = content_of(b"{}")
@@ -139,7 +139,7 @@ def test_a_source_that_is_not_what_was_announced_never_becomes_a_release(
 
 @pytest.mark.parametrize("part_size", [1000, 10_000])
 def test_a_source_that_vanishes_is_named(store: S3Store, weights: Content, part_size: int, monkeypatch):
-    import tasks.stores.s3_upload as module
+    import tasks.stores.s3.upload as module
 
     store = S3Store("s3://models/releases", part_size=part_size)
     check_sizes = module._check_sizes

@@ -8,8 +8,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from tasks.errors import StoreError
 from tasks.remote.hub import call_hub, status_of
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_commits import check_ours
-from tasks.stores.hub_repo import MAIN, HubRepo, Refs
+from tasks.stores.hub.commits import check_ours
+from tasks.stores.hub.repository import MAIN, HubRepo, Refs
 
 # No commit has this id, so a commit that names it as its parent must be refused.
 _NO_COMMIT = "0" * 40

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tasks.errors import CocktailError, NotFoundError, StoreError
 from tasks.records import FileDigest
 from tasks.remote.s3 import s3_errors
-from tasks.stores.s3_objects import S3Objects, sha256_arguments
+from tasks.stores.s3.objects import S3Objects, sha256_arguments
 
 logger = logging.getLogger(__name__)
 

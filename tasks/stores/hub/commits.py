@@ -6,8 +6,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 
 from tasks.errors import AliasConflictError, NotFoundError, StoreError
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_paths import ALIASES, CHAMPION, DECISIONS, REGISTRY_BRANCH, HubPath, find_versions, release_tag
-from tasks.stores.hub_repo import GIT_ATTRIBUTES, MAIN, Entry, HubRepo, Refs
+from tasks.stores.hub.paths import ALIASES, CHAMPION, DECISIONS, REGISTRY_BRANCH, HubPath, find_versions, release_tag
+from tasks.stores.hub.repository import GIT_ATTRIBUTES, MAIN, Entry, HubRepo, Refs
 
 # What the Hub itself, or somebody who made the repository on its page, puts there before any release.
 _HARMLESS = frozenset({GIT_ATTRIBUTES, "README.md"})

@@ -12,9 +12,9 @@ from tasks.digests import hash_bytes
 from tasks.errors import StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.remote.retries import with_retries
-from tasks.stores.hub_commits import check_ours, ensure_repo
-from tasks.stores.hub_paths import release_branch, release_tag
-from tasks.stores.hub_repo import MAIN, Entry, HubRepo, Refs
+from tasks.stores.hub.commits import check_ours, ensure_repo
+from tasks.stores.hub.paths import release_branch, release_tag
+from tasks.stores.hub.repository import MAIN, Entry, HubRepo, Refs
 from tasks.stores.store import Content
 
 logger = logging.getLogger(__name__)

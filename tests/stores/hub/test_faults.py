@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tasks.errors import StoreError, TransientStoreError
-from tasks.stores.hub_faults import repo_errors
+from tasks.stores.hub.faults import repo_errors
 
 
 def test_what_xet_says_in_words_only_may_pass_and_was_tried_by_it_before():

@@ -1,0 +1,1 @@
+"""Releases on S3, and on services that speak it."""
