@@ -11,14 +11,14 @@ from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from flows.artifacts import show_card, show_evaluations, show_gate, show_plan, show_weights
+from flows.artifacts import show_card, show_evaluations, show_gate, show_health, show_plan, show_weights
 from flows.outcome import describe_release, end, find_past_decision, result_of
 from flows.run import (
     StepClock,
     catch_up_mirrors,
     check_destination,
+    clear_work,
     evaluation_pairs,
-    general_model,
     keep_usable,
     report_of,
     rivals_to_measure,
@@ -64,6 +64,7 @@ def refresh(
     if not force and (decided := find_past_decision(recipe, planned)):
         if not dry_run:
             catch_up_mirrors(recipe, planned)
+        clear_work(open_cache(cache), planned)
         return end(decided)
 
     with clock.step("download"):
@@ -83,9 +84,11 @@ def refresh(
         weights = weigh(settings_of(recipe, candidates), scores, recipe.weigh, recipe.merge.method)
         show_weights(recipe, scores, weights)
 
-    with work_folder(open_cache(cache)) as work:
+    with work_folder(open_cache(cache), planned) as work:
         with clock.step("merge"):
-            merged = merge(base, candidates, weights, recipe.merge, general_model(recipe), str(work / "merged"))
+            chosen = settings_of(recipe, candidates)
+            merged = merge(base, candidates, weights, recipe.merge, chosen, str(work / "merged"))
+            show_health(recipe, merged)
 
         with clock.step("evaluate"), open_devices(recipe.score.devices):
             stored = stored_evaluations(recipe, planned)

@@ -16,8 +16,9 @@ from typing import Any
 from tasks.digests import canonical_json, hash_bytes, hash_file, hash_json
 from tasks.errors import StoreError
 from tasks.records import FileDigest
-from tasks.settings import CacheSettings, parse_size
+from tasks.settings import CacheSettings
 from tasks.staging import staged, sweep
+from tasks.values import parse_size
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
 from tasks.plan.findings import Findings
 from tasks.plan.fingerprints import with_fingerprints
+from tasks.plan.layered import layered_problems, tabulate_layered
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.plan.space import (
     count_bytes_to_read,
@@ -21,10 +22,10 @@ from tasks.plan.space import (
     work_folder_problem,
 )
 from tasks.plan.survey import Survey, survey_models
-from tasks.plan.vocabulary import TOKENIZER_FILE
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
 from tasks.registry.releases import open_registry
+from tasks.vocabularies import TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.extend(part)
     if survey.base is not None:
         found.extend(_check_lengths(recipe, survey.base, survey, data))
+        found.problems += layered_problems(recipe, survey.base.views)
     if data.are_chats:
         found.extend(_check_chats(survey))
     bytes_to_write = _bytes_to_write(recipe, survey.base)
@@ -86,6 +88,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         left_out=survey.left_out,
         warnings=tuple(found.warnings),
         distances=survey.distances,
+        layered=tabulate_layered(recipe, survey.base.views),
         memory_bytes=max(count_weight_bytes(model.views, recipe.score.dtype) for model in models),
     )
     logger.info(
