@@ -6,8 +6,9 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from tasks.health_summaries import band_groups, cosine_text, pairs_of, percent
 from tasks.recipe import Recipe
-from tasks.records import Evaluation, GateDecision, MergeWeights, Plan, Release, Score
+from tasks.records import Evaluation, GateDecision, MergedModel, MergeWeights, Plan, Release, Score
 from tasks.registry.releases import open_registry
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
@@ -28,6 +29,22 @@ def show_weights(recipe: Recipe, scores: Sequence[Score], weights: MergeWeights)
     rows = [_weight_row(name, weight, by_name.get(name)) for name, weight in weights.weights.items()]
     notes = [f"effective models {weights.trust.effective_models:.2f}", *weights.trust.warnings]
     create_table_artifact(rows, key=_key(recipe, "weights"), description="Losses and weights. " + "; ".join(notes))
+
+
+def show_health(recipe: Recipe, merged: MergedModel) -> None:
+    """How far every candidate moved from the base, part by part of the model; pairs of candidates and what is odd."""
+    if (health := merged.health) is None:
+        return
+    rows = [
+        {"part of the model": part} | {name: percent(health.relative_norm(name, *groups)) for name in health.candidates}
+        for part, groups in band_groups(health.groups).items()
+    ]
+    notes = [
+        f"{left} and {right}: cosine {cosine_text(cosine)}, sign conflicts {percent(conflicts)}"
+        for left, right, cosine, conflicts in pairs_of(health)
+    ]
+    description = "; ".join(["How far candidates moved from the base", *notes, *health.warnings])
+    create_table_artifact(rows, key=_key(recipe, "health"), description=description)
 
 
 def show_evaluations(recipe: Recipe, evaluations: Sequence[Evaluation]) -> None:

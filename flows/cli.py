@@ -9,7 +9,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import click
 
@@ -126,9 +126,17 @@ def score(request: Request) -> None:
 @cocktail.command()
 @recipe_command
 @output_option("Where the merged model lands: a new folder, or an empty one.")
-def merge(request: Request, output: Path) -> None:
+@click.option(
+    "--health",
+    type=click.Choice(["sample", "exact", "none"]),
+    default="sample",
+    show_default=True,
+    help="Compare candidates with the base and each other: a sample of the elements, all of them, or not at all.",
+)
+def merge(request: Request, output: Path, health: Literal["sample", "exact", "none"]) -> None:
     """Weigh and merge only, into a folder."""
     from flows import direct
+    from flows.terminal.health import health_parts
     from flows.terminal.tables import weights_json, weights_table
     from tasks.records import to_json
 
@@ -136,9 +144,10 @@ def merge(request: Request, output: Path) -> None:
     with request.connected_recipe() as recipe, request.console.progress() as progress:
         planned, candidates = direct.prepare(recipe, cache, output, progress)
         planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
-        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, progress)
+        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, progress, health)
     data = weights_json(scores, weights) | {"output": str(output), "merged": to_json(merged)}
-    request.console.result(data, weights_table(scores, weights), f"merged model: {output}")
+    tables = [weights_table(scores, weights), *health_parts(merged.health)]
+    request.console.result(data, *tables, f"merged model: {output}")
 
 
 @cocktail.command()

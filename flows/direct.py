@@ -25,16 +25,19 @@ from tasks.cache import ResultCache
 from tasks.devices import open_devices
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import CocktailError, PreflightError, RecipeError
+from tasks.merge.health import HealthMode
 from tasks.merge.merge import check_output, merge_checkpoints
+from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.plan.data import read_data
 from tasks.plan.plan import plan_refresh
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Evaluation, ExampleSet, MergedModel, MergeWeights, Plan, Score
 from tasks.references import Place, make_absolute, parse_reference
-from tasks.settings import WeighSettings, parse_size
+from tasks.settings import WeighSettings
 from tasks.stores.folder import FolderStore
 from tasks.stores.open import open_store
+from tasks.values import parse_size
 from tasks.weigh.weigh import weigh_candidates
 
 logger = logging.getLogger(__name__)
@@ -112,19 +115,23 @@ def merge_candidates(
     weights: MergeWeights,
     output: Path,
     progress: Progress = silent,
+    health: HealthMode = "sample",
 ) -> MergedModel:
     """The merged model in the folder `output`, which must not exist or be empty."""
     return merge_checkpoints(
         planned.base,
         candidates,
-        weights.weights,
+        weights.settings,
         method=recipe.merge.method,
         general=general_model(recipe),
-        scale=recipe.merge.parameters.scale,
+        parameters=merge_parameters(recipe.merge),
+        candidate_parameters=candidate_parameters(recipe.merge, settings_of(recipe, candidates)),
+        seed=recipe.merge.seed,
         dtype=recipe.merge.dtype,
         max_shard_bytes=parse_size(recipe.merge.max_shard_size),
         template=planned.base,
         output=output,
+        health=health,
         report_progress=progress("merge"),
     )
 

@@ -36,7 +36,6 @@ from flows.mix_arguments import (
     refuse,
 )
 from flows.mix_report import MixReport, describe_mix
-from flows.run import work_folder
 from tasks.cache import ResultCache, open_cache
 from tasks.checkpoint import MIX_FILE
 from tasks.merge.merge import check_output
@@ -176,7 +175,7 @@ def mix_models_with_data(
 def _mix(recipe: Recipe, output_path: PathText | None, cache_folder: PathText | None) -> "PreTrainedModel":
     cache = open_cache(CacheSettings(folder=os.fspath(cache_folder) if cache_folder is not None else None))
     if output_path is None:
-        with work_folder(cache) as folder:
+        with staged(cache.folder / "work" / "mixed") as folder:
             report = _write_mixed(recipe, folder, cache)
             model = _load(folder, report)
         # As LM-Cocktail's; the folder it was loaded from is gone.

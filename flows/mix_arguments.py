@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-from tasks.recipe import WEIGHT_SUM_TOLERANCE, Recipe
+from tasks.recipe import Recipe
 from tasks.references import make_absolute
 from tasks.settings import TensorDtype
+from tasks.shares import WEIGHT_SUM_TOLERANCE
 
 PathText: TypeAlias = str | os.PathLike[str]
 OutputDtype: TypeAlias = TensorDtype | Literal["base"]

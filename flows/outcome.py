@@ -35,6 +35,8 @@ class RefreshResult:
     evaluation: tuple[dict[str, Any], ...] = ()
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    warnings: tuple[str, ...] = ()
+    """What is odd about the merge."""
 
 
 def find_past_decision(recipe: Recipe, planned: Plan) -> RefreshResult | None:
@@ -112,6 +114,7 @@ def result_of(
         tuple(summarise_evaluations(report.evaluations)),
         to_json(report.gate),
         dict(seconds),
+        report.merged.health.warnings if report.merged.health else (),
     )
 
 

@@ -11,7 +11,7 @@ from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from flows.artifacts import show_card, show_evaluations, show_gate, show_plan, show_weights
+from flows.artifacts import show_card, show_evaluations, show_gate, show_health, show_plan, show_weights
 from flows.connections import with_connections
 from flows.events import announce_release
 from flows.outcome import describe_release, end, find_past_decision, result_of
@@ -19,8 +19,8 @@ from flows.run import (
     StepClock,
     catch_up,
     check_destination,
+    clear_work,
     evaluation_pairs,
-    general_model,
     keep_usable,
     report_of,
     rivals_to_measure,
@@ -67,6 +67,7 @@ def refresh(
     if not force and (decided := find_past_decision(recipe, planned)):
         if not dry_run:
             catch_up(recipe, open_cache(cache))
+        clear_work(open_cache(cache), planned)
         return end(decided)
 
     with clock.step("download"):
@@ -86,9 +87,11 @@ def refresh(
         weights = weigh(settings_of(recipe, candidates), scores, recipe.weigh, recipe.merge.method)
         show_weights(recipe, scores, weights)
 
-    with work_folder(open_cache(cache)) as work:
+    with work_folder(open_cache(cache), planned) as work:
         with clock.step("merge"):
-            merged = merge(base, candidates, weights, recipe.merge, general_model(recipe), str(work / "merged"))
+            chosen = settings_of(recipe, candidates)
+            merged = merge(base, candidates, weights, recipe.merge, chosen, str(work / "merged"))
+            show_health(recipe, merged)
 
         with clock.step("evaluate"), open_devices(recipe.score.devices):
             stored = stored_evaluations(recipe, planned)

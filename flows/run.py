@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -30,8 +30,9 @@ from tasks.records import (
     Score,
 )
 from tasks.registry.releases import open_registry
+from tasks.resumable import make_room, resumable
 from tasks.settings import CandidateSettings, EvaluationTask
-from tasks.staging import staged
+from tasks.staging import writing
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +130,25 @@ def catch_up(recipe: Recipe, cache: ResultCache) -> None:
 
 
 @contextmanager
-def work_folder(cache: ResultCache) -> Generator[Path]:
-    """A folder of this run alone for the merged model, on its way to a release.
+def work_folder(cache: ResultCache, planned: Plan) -> Generator[Path]:
+    """A folder for the merged model on its way to a release, with what a killed run of the same model left in it.
 
-    It is removed at the end; what a killed run left is removed when the next one comes here.
+    It is removed when the run has ended, unless with an error after which another try may succeed. Two runs of one
+    model at once do not wait for each other: the second gets a folder of its own.
     """
-    with staged(cache.folder / "work" / "run") as folder:
+    work = cache.folder / "work"
+    with ExitStack() as run:
+        with writing(work):
+            folder = run.enter_context(resumable(work / "merged", planned.model_fingerprint, wait=False))
+            make_room(work, planned.bytes_to_write)
         yield folder
+
+
+def clear_work(cache: ResultCache, planned: Plan) -> None:
+    """Remove what a run that was killed at its very end has left: its model is decided, and needs no merging."""
+    if (cache.folder / "work").is_dir():
+        with work_folder(cache, planned):
+            pass
 
 
 def stored_evaluations(recipe: Recipe, planned: Plan) -> list[Evaluation]:

@@ -18,8 +18,9 @@ from tasks.digests import canonical_json, hash_bytes, hash_file, hash_json
 from tasks.errors import StoreError
 from tasks.pruning import BLOBS, FILES, RESULTS, USED_SUFFIX, kept_bytes, prune
 from tasks.records import FileDigest
-from tasks.settings import CacheSettings, parse_size
+from tasks.settings import CacheSettings
 from tasks.staging import staged, sync
+from tasks.values import parse_size
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ One pydantic model is the YAML file, the flow's parameter and the form in the Pr
 see it whole; every other step takes a section of it (`tasks.settings`) or plain arguments.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.method_problems import method_problems, train_size_problem
 from tasks.references import canonical
 from tasks.settings import (
     CandidateSettings,
@@ -19,21 +19,13 @@ from tasks.settings import (
     GateSettings,
     MergeSettings,
     ModelType,
-    Name,
     PublishSettings,
-    ReferenceText,
     ScoreSettings,
     Section,
     WeighSettings,
     loss_problem,
 )
-
-# Given weights of a linear merge are written by hand, in decimals; their sum may miss 1 by this much.
-WEIGHT_SUM_TOLERANCE = 1e-3
-NO_GENERAL_SIZE = (
-    "candidates: omega = |D| / |G| needs the general model that skills are added to and its train_size; give one "
-    "candidate role general (the base itself can be it)"
-)
+from tasks.values import Name, ReferenceText
 
 
 class Recipe(Section):
@@ -83,7 +75,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_parts_agree(self) -> "Recipe":
-        problems = [*_name_problems(self), *_weigh_problems(self), *_method_problems(self), *_gate_problems(self)]
+        problems = [
+            *_name_problems(self),
+            *_weigh_problems(self),
+            *method_problems(self.base, self.candidates, self.weigh, self.merge),
+            *_gate_problems(self),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -96,31 +93,6 @@ class Recipe(Section):
     def candidate_with_role(self, role: Literal["target", "general"]) -> CandidateSettings | None:
         """The candidate of a role that only one can have."""
         return next((candidate for candidate in self.candidates if candidate.role == role), None)
-
-
-def train_size_problem(candidates: Iterable[CandidateSettings]) -> str | None:
-    """Say which candidates have no size of training data to weigh by; None if all have one."""
-    sizes = {candidate.name: candidate.train_size for candidate in candidates}
-    missing = [name for name, size in sizes.items() if size is None]
-    too_small = [f"{name} ({size})" for name, size in sizes.items() if size is not None and size <= 0]
-    found = [f"none for {', '.join(missing)}"] if missing else []
-    found += [f"not above 0 for {', '.join(too_small)}"] if too_small else []
-    if not found:
-        return None
-    return (
-        "candidates: strategy data_size needs train_size, how many examples each was trained on, counted alike for "
-        f"all; found {' and '.join(found)}"
-    )
-
-
-def scale_shares(given: Mapping[str, float], names: Sequence[str]) -> dict[str, float] | None:
-    """Given shares of the candidates that take part, scaled to sum to 1.
-
-    The share of one that was left out goes to the others in proportion. Shares may be negative (extrapolation); None
-    where next to nothing is left of them, since dividing by it would blow the others up.
-    """
-    kept = math.fsum(given[name] for name in names)
-    return None if kept < WEIGHT_SUM_TOLERANCE else {name: given[name] / kept for name in names}
 
 
 def _name_problems(recipe: Recipe) -> Iterator[str]:
@@ -163,62 +135,6 @@ def _weigh_problems(recipe: Recipe) -> Iterator[str]:
         yield f"weigh.weights: no weight for {', '.join(missing)}; write 0 to leave a candidate out"
     if weigh.strategy == "data_size" and (problem := train_size_problem(recipe.candidates)):
         yield problem
-
-
-def _method_problems(recipe: Recipe) -> Iterator[str]:
-    if recipe.merge.method == "linear":
-        yield from _linear_problems(recipe)
-    else:
-        yield from _task_arithmetic_problems(recipe)
-
-
-def _linear_problems(recipe: Recipe) -> Iterator[str]:
-    for candidate in recipe.candidates:
-        if candidate.role in ("general", "skill") or candidate.omega is not None:
-            yield f"candidate {candidate.name!r}: roles general and skill and omega belong to method task_arithmetic"
-    if recipe.merge.parameters.scale != 1.0:
-        yield "merge.parameters: lambda belongs to method task_arithmetic"
-    if recipe.weigh.strategy == "given":
-        if recipe.weigh.weights is None:
-            yield "weigh.weights: strategy given needs one number per candidate"
-        elif abs(sum(recipe.weigh.weights.values()) - 1) > WEIGHT_SUM_TOLERANCE:
-            total = sum(recipe.weigh.weights.values())
-            yield f"weigh.weights: a linear merge needs weights that sum to 1; these sum to {total:.6g}"
-
-
-def _task_arithmetic_problems(recipe: Recipe) -> Iterator[str]:
-    generals = [candidate.name for candidate in recipe.candidates if candidate.role == "general"]
-    general = recipe.candidate_with_role("general")
-    if recipe.base is None:
-        yield "base: task_arithmetic subtracts the model that the skills were trained from; name it"
-    if len(generals) > 1:
-        yield f"candidates: {', '.join(generals)} all have role general; skills are added to one model"
-    if general is not None and general.optional:
-        yield (
-            f"candidate {general.name!r}: the general model cannot be optional; without it the skills would be added "
-            "to another model"
-        )
-    if any(candidate.role == "target" for candidate in recipe.candidates):
-        yield "candidates: role target belongs to loss weighing; task_arithmetic has general and skill"
-    if recipe.weigh.strategy == "data_size":
-        yield from _data_omega_problems(recipe)
-        return
-    if recipe.weigh.strategy != "given":
-        yield (
-            f"weigh.strategy: task_arithmetic takes given omegas, not {recipe.weigh.strategy}; or data_size, which "
-            "takes them from train_size"
-        )
-    if recipe.weigh.weights is None:
-        for candidate in recipe.candidates:
-            if candidate.role != "general" and candidate.omega is None:
-                yield f"candidate {candidate.name!r}: task_arithmetic needs its omega (how much of the skill is added)"
-
-
-def _data_omega_problems(recipe: Recipe) -> Iterator[str]:
-    if recipe.candidate_with_role("general") is None:
-        yield NO_GENERAL_SIZE
-    if written := [candidate.name for candidate in recipe.candidates if candidate.omega is not None]:
-        yield f"omega of {', '.join(written)}: strategy data_size computes it from train_size; take one of the two out"
 
 
 def _gate_problems(recipe: Recipe) -> Iterator[str]:

@@ -119,9 +119,56 @@ class MergeWeights:
 
     strategy: str
     weights: dict[str, float]
-    """`linear`: shares that sum to 1. `task_arithmetic`: the omega of each skill, 1 for the general model."""
+    """`linear`: shares that sum to 1. `task_arithmetic`: the omega of each skill, 1 for the general model. Of a weight
+    that differs from tensor to tensor, one number to stand for it: its mean over depth (`mean_over_depth`)."""
     trust: Trust
+    by_depth: dict[str, Any] | None = None
+    """What each candidate really counts with, in the forms of `tasks.layered`; None where `weights` says it all."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What each candidate counts with: a number, or numbers by depth or by tensor name."""
+        return dict(self.weights if self.by_depth is None else self.by_depth)
+
+
+WHOLE_MODEL = "whole model"
+"""Name of the last group of `MergeHealth`: all tensors together."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeHealth:
+    """How far candidates moved from the base, and whether they pull the same way: of task vectors, candidate - base.
+
+    By group of tensors: embeddings, each layer, head, and all of them together. Where there is no number (no direction
+    of what did not move, nothing finite) stands None. Matrices are symmetric, in the order of the candidates.
+    """
+
+    candidates: tuple[str, ...]
+    """Those that are not the base itself."""
+    groups: tuple[str, ...]
+    """From front to back; `WHOLE_MODEL` is the last."""
+    base_norms: dict[str, float | None]
+    """Group to the Euclidean length of the base's tensors."""
+    norms: dict[str, dict[str, float | None]]
+    """Candidate to group to the Euclidean length of its task vector."""
+    cosines: dict[str, tuple[tuple[float | None, ...], ...]]
+    """Group to the cosine of the angle between every two task vectors."""
+    conflicts: dict[str, tuple[tuple[float | None, ...], ...]]
+    """Group to the share of elements with opposite signs in two task vectors, of those that neither leaves as is."""
+    disagreements: dict[str, float | None]
+    """Group to the share of elements with opposite signs in any two, of those that two or more changed."""
+    sampled_share: float
+    """Part of the elements that was compared: 1 is exact. From a sample, numbers are estimates for all elements."""
+    warnings: tuple[str, ...] = ()
+
+    def relative_norm(self, candidate: str, *groups: str) -> float | None:
+        """Length of a task vector over that of the base, of some groups together; None if it cannot be said."""
+        moved = [self.norms[candidate][group] for group in groups]
+        base = [self.base_norms[group] for group in groups]
+        if None in moved or None in base or not (length := math.hypot(*(norm or 0.0 for norm in base))):
+            return None
+        return math.hypot(*(norm or 0.0 for norm in moved)) / length
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +179,8 @@ class MergedModel:
     bytes_read: int
     bytes_written: int
     seconds: float
+    health: MergeHealth | None = None
+    """None where it was not measured, or no candidate differs from the base by its files."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -216,6 +265,8 @@ class Plan:
     """Of models that are not on this machine yet."""
     memory_bytes: int = 0
     """Weights of the largest model in the precision of scoring, per worker; activations come on top."""
+    layered: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    """Weights and parameters that differ from tensor to tensor: what was set to place in the model to number."""
     schema_version: int = SCHEMA_VERSION
 
     @property

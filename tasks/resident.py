@@ -19,6 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from tasks.adapted import read_adapted_tensors
+from tasks.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from tasks.checkpoint import MODULES_FILE, is_weight_file, list_model_files, read_tensor_views
 from tasks.errors import CheckpointError
 from tasks.loading import Kind, load_module
@@ -57,7 +59,7 @@ class _Slot:
 _slots: dict[str, _Slot] = {}
 
 
-def resident_model(kind: Kind, folder: Path, dtype: str, device: str) -> ResidentModel:
+def resident_model(kind: Kind, folder: Path, dtype: str, device: str, adapter: Path | None = None) -> ResidentModel:
     """The model of a folder, on a device.
 
     The module is shared: it holds this checkpoint until the next call for the same device.
@@ -67,21 +69,23 @@ def resident_model(kind: Kind, folder: Path, dtype: str, device: str) -> Residen
         folder: A checkpoint in Hugging Face layout; its files are read, none of its code is run.
         dtype: `float32`, `float16` or `bfloat16`, whatever the files hold.
         device: As torch calls it.
+        adapter: A folder of PEFT whose LoRA is added to the checkpoint on the way into the module; nothing is written.
 
     Raises:
-        CheckpointError: the folder cannot be loaded, lacks tensors of the model, or has no fast tokenizer.
+        CheckpointError: the folder cannot be loaded, lacks tensors of the model, or has no fast tokenizer; or the
+            adapter is not for it.
         DeviceError: the device's memory is too small.
     """
-    slot = _occupy(kind, folder, dtype, device)
+    slot = _occupy(kind, folder, dtype, device, adapter)
     return ResidentModel(slot.module, slot.tokenizer, device, folder)
 
 
-def resident_decoder(folder: Path, dtype: str, device: str) -> ResidentModel:
+def resident_decoder(folder: Path, dtype: str, device: str, adapter: Path | None = None) -> ResidentModel:
     """The causal language model of a folder; see `resident_model`."""
-    return resident_model("decoder", folder, dtype, device)
+    return resident_model("decoder", folder, dtype, device, adapter)
 
 
-def resident_encoder(folder: Path, dtype: str, device: str) -> "SentenceTransformer":
+def resident_encoder(folder: Path, dtype: str, device: str, adapter: Path | None = None) -> "SentenceTransformer":
     """The sentence embedder of a folder, on a device, with the pooling, prompts and further modules that it brings.
 
     A folder without modules.json is a bare transformer: sentence-transformers adds mean pooling, and we say so.
@@ -89,7 +93,7 @@ def resident_encoder(folder: Path, dtype: str, device: str) -> "SentenceTransfor
     """
     if not (folder / MODULES_FILE).is_file():
         logger.warning("%s: there is no %s, so mean pooling of the token vectors is assumed", folder, MODULES_FILE)
-    return _occupy("encoder", folder, dtype, device).module
+    return _occupy("encoder", folder, dtype, device, adapter).module
 
 
 def forget(device: str) -> None:
@@ -98,12 +102,12 @@ def forget(device: str) -> None:
         _collect(device)
 
 
-def _occupy(kind: Kind, folder: Path, dtype: str, device: str) -> _Slot:
+def _occupy(kind: Kind, folder: Path, dtype: str, device: str, adapter: Path | None) -> _Slot:
     """The device's slot with the checkpoint in it. Whatever fails on the way, no half-loaded module stays behind."""
-    skeleton, files = _hash_skeleton(folder), _stamp_files(folder)
+    skeleton, files = _hash_skeleton(folder), _stamp_files(folder, adapter)
     slot = _slots.pop(device, None)
     if slot is not None and (slot.kind, slot.dtype, slot.skeleton) == (kind, dtype, skeleton):
-        if slot.files == files or _stream(slot, folder):
+        if slot.files == files or _stream(slot, folder, adapter):
             slot.folder, slot.files = folder, files
             _slots[device] = slot
             return slot
@@ -111,8 +115,14 @@ def _occupy(kind: Kind, folder: Path, dtype: str, device: str) -> _Slot:
         del slot  # the old module goes before the new one comes
         _collect(device)
     module, tokenizer = load_module(kind, folder, dtype, device)
-    _slots[device] = _Slot(kind, dtype, skeleton, files, folder, module, tokenizer)
-    return _slots[device]
+    slot = _Slot(kind, dtype, skeleton, files, folder, module, tokenizer)
+    if adapter is not None and not _stream(slot, folder, adapter):
+        raise CheckpointError(
+            f"{folder}: transformers changes tensors of this architecture while it loads them, so that {adapter} "
+            "cannot be added on the way; merge the adapter with PEFT (merge_and_unload) and name the result as a model"
+        )
+    _slots[device] = slot
+    return slot
 
 
 def _collect(device: str) -> None:
@@ -132,20 +142,27 @@ def _hash_skeleton(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _stamp_files(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+def _stamp_files(folder: Path, adapter: Path | None) -> tuple[tuple[str, int, int, int], ...]:
     """Path, inode, size and modification time: the same stamp means the same content."""
     files = [(folder / path).resolve() for path in list_model_files(folder)]
+    if adapter is not None:
+        own = (adapter / name for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE))
+        files += [file.resolve() for file in own if file.is_file()]  # one that is missing is named when it is read
     return tuple((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat()))
 
 
-def _stream(slot: _Slot, folder: Path) -> bool:
-    """Copy a checkpoint's tensors into the slot's module; False, and nothing changed, where that is not safe."""
+def _stream(slot: _Slot, folder: Path, adapter: Path | None) -> bool:
+    """Copy a checkpoint's tensors into the slot's module; False, and nothing changed, where that is not safe.
+
+    All of them are copied with an adapter, too: what the module held before, with another adapter or none, is gone.
+    """
     places, views = _places(slot, folder), read_tensor_views(folder)
     if not _fills_exactly(views, places, slot.module) or not _prove(slot, places):
         return False
     logger.debug("%s: streaming %d tensors over %s", folder, len(views), slot.folder)
+    tensors = _read_tensors(views) if adapter is None else read_adapted_tensors(folder, adapter)
     with torch.no_grad():
-        for name, tensor in _read_tensors(views):
+        for name, tensor in tensors:
             places[name].copy_(tensor)
     return True
 

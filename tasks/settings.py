@@ -4,34 +4,15 @@ Defaults live here and nowhere else. Descriptions become the run form of the Pre
 editors. A key that no section knows is an error.
 """
 
-import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.references import make_absolute
+from tasks.values import MethodName, Name, ReferenceText, SettingValue, Size, WeightValue
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 TensorDtype = Literal["float32", "float16", "bfloat16"]
 ModelType = Literal["decoder", "encoder", "reranker", "encoder-decoder"]
 Loss = Literal["default", "lm_cocktail"]
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", re.IGNORECASE)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "5GB" (decimal units, as the Hub counts shards).
-
-    Raises:
-        ValueError: it is not a positive number with B, KB, MB, GB or TB.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if size < 1:
-        raise ValueError(f"{text!r} is not a size; write a number with a unit, such as 500MB or 5GB")
-    return size
 
 
 def loss_problem(model_type: str, loss: str) -> str | None:
@@ -42,22 +23,6 @@ def loss_problem(model_type: str, loss: str) -> str | None:
             "default"
         )
     return None
-
-
-def _check_size(text: str) -> str:
-    parse_size(text)
-    return text
-
-
-def _resolve(text: str, info: ValidationInfo) -> str:
-    context: dict[str, Any] = info.context or {}
-    folder: Path | None = context.get("folder")
-    return make_absolute(text, folder)
-
-
-ReferenceText = Annotated[str, AfterValidator(_resolve)]
-"""A reference whose relative path is resolved against the recipe's file while the recipe is read."""
-Size = Annotated[str, AfterValidator(_check_size)]
 
 
 class Section(BaseModel):
@@ -71,6 +36,10 @@ class CandidateSettings(Section):
 
     name: Name = Field(description="Short name, unique in the recipe; weights and tables use it.")
     model: ReferenceText = Field(description="org/name@revision, s3://..., release:DEST@alias, or a path.")
+    adapter: ReferenceText | None = Field(
+        default=None,
+        description="A LoRA adapter of PEFT that is added to model while it is scored and merged; same forms as model.",
+    )
     role: Literal["target", "general", "skill"] | None = Field(
         default=None,
         description="target: the fine-tune whose task matters most (loss weighing with alpha). "
@@ -82,6 +51,11 @@ class CandidateSettings(Section):
     train_size: int | None = Field(
         default=None,
         description="data_size: how many examples it was trained on, above 0 and counted alike for all candidates.",
+    )
+    parameters: dict[str, SettingValue] | None = Field(
+        default=None,
+        description="The merge method's parameters of this candidate, by the field's names, such as density. What "
+        "stands here counts before what stands under merge.parameters.",
     )
     optional: bool = Field(default=False, description="Left out and reported, not fatal, when it cannot be used.")
     allow_pickle: bool = Field(
@@ -133,8 +107,10 @@ class WeighSettings(Section):
         description="given: as listed under weights (or omega). uniform: equal shares. loss: softmax(-loss / T). "
         "data_size: each candidate's share of the training data; for task_arithmetic omega = |D| / |G|.",
     )
-    weights: dict[str, float] | None = Field(
-        default=None, description="given: one number per candidate; they sum to 1 for a linear merge."
+    weights: dict[str, WeightValue] | None = Field(
+        default=None,
+        description="given: per candidate a number, a list of numbers over the depth of the model, or a list of "
+        "{filter, value} by tensor name; for a linear merge they sum to 1 everywhere.",
     )
     temperature: float = Field(
         default=5.0, gt=0, description="loss: softmax spread in nats; lower trusts the best candidate more."
@@ -147,27 +123,30 @@ class WeighSettings(Section):
     )
 
 
-class MergeParameters(Section):
-    """Parameters of the merge method, by the field's names."""
-
-    # `lambda` is a word of Python, so the attribute has another name than the recipe's key.
-    scale: float = Field(default=1.0, alias="lambda", description="task_arithmetic: scale of the sum of task vectors.")
-
-
 class MergeSettings(Section):
     """How the candidates' tensors become one model."""
 
-    method: Literal["linear", "task_arithmetic"] = Field(
+    method: MethodName = Field(
         default="linear",
-        description="linear: weighted average. task_arithmetic: general + sum of omega x (skill - base).",
+        description="linear: weighted average. task_arithmetic: general + sum of omega x (skill - base). Each "
+        "method is described, with its parameters and its paper, in the file of its name in tasks/arithmetic/methods.",
     )
     dtype: TensorDtype | Literal["base"] = Field(
         default="base",
         description="Precision of the written tensors; base: each as in the base model. Sums are in float32.",
     )
     max_shard_size: Size = Field(default="5GB", description="Largest size of one safetensors file.")
-    parameters: MergeParameters = Field(
-        default=MergeParameters.model_validate({}), description="Parameters of the method."
+    seed: int = Field(default=0, description="For methods that draw random numbers, such as DARE.")
+    embeddings: Literal["base", "union"] | None = Field(
+        default=None,
+        description="Candidates with added tokens are merged by token: base keeps the base's vocabulary, union has the "
+        "tokens of all. Left out: vocabularies that differ are an error.",
+    )
+    parameters: dict[str, SettingValue] = Field(
+        default={},
+        description="The method's parameters by the field's names, such as lambda, normalize or t: a number, true or "
+        "false, a list of numbers over the depth of the model, or a list of {filter, value} by tensor name. Those of "
+        "single candidates, such as density, may stand here for all of them.",
     )
 
 

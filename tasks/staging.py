@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,8 +24,9 @@ from tasks.records import FileDigest
 logger = logging.getLogger(__name__)
 
 _PREFIX = ".staging-"
-_LOCK_SUFFIX = ".lock"
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+LOCK_SUFFIX = ".lock"
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems answer that have no locks."""
 _ADVICE = {
     errno.EACCES: "give this user the right to write there, or choose another place",
     errno.EPERM: "give this user the right to write there, or choose another place",
@@ -44,17 +46,17 @@ def staged(goal: Path) -> Generator[Path]:
     goal.parent.mkdir(parents=True, exist_ok=True)
     sweep(goal.parent)
     draft = goal.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
-    lock = draft.with_name(draft.name + _LOCK_SUFFIX)
+    lock = draft.with_name(draft.name + LOCK_SUFFIX)
     with ExitStack() as owned:
         try:
             owned.enter_context(locked(lock))
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         try:
             yield draft
         finally:
-            _remove(draft)
+            remove(draft)
             lock.unlink(missing_ok=True)
 
 
@@ -97,23 +99,34 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the drafts of writers that are gone; those of living ones stay."""
-    for lock in folder.glob(f"{_PREFIX}*{_LOCK_SUFFIX}"):
+def sweep(folder: Path, prefix: str = _PREFIX, kept_seconds: float = 0.0) -> None:
+    """Remove the drafts of writers that are gone; those of living ones stay.
+
+    Args:
+        folder: Where the drafts lie.
+        prefix: Of their names.
+        kept_seconds: How long drafts are left alone, counted from the last change of their lock file.
+    """
+    for lock in folder.glob(f"{prefix}*{LOCK_SUFFIX}"):
         draft = lock.with_suffix("")
         with suppress(FileNotFoundError):  # Its writer has just ended.
             try:
-                _sweep_draft(draft, lock)
+                if not kept_seconds or time.time() - lock.stat().st_mtime >= kept_seconds:
+                    _sweep_draft(draft, lock)
             except PermissionError as error:
                 logger.warning("%s, which a writer that was killed left behind, cannot be removed: %s", draft, error)
 
 
 @contextmanager
-def locked(path: Path) -> Generator[None]:
-    """Hold an exclusive lock, against threads and other processes; waits for it."""
+def locked(path: Path, *, wait: bool = True) -> Generator[None]:
+    """Hold an exclusive lock, against threads and other processes.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `wait` is false.
+    """
     while True:
         with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held the lock before may have removed the file: a lock on a file without a name guards nothing.
             if _is_at(file.fileno(), path):
                 yield
@@ -157,6 +170,14 @@ def check_space(place: Path, n_bytes: int) -> None:
         raise StoreError(f"{place}: {n_bytes:,} bytes to write, {free:,} free; {_ADVICE[errno.ENOSPC]}")
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; what is not there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _sweep_draft(draft: Path, lock: Path) -> None:
     with lock.open("r+b") as file:
         try:
@@ -166,7 +187,7 @@ def _sweep_draft(draft: Path, lock: Path) -> None:
         if _is_at(file.fileno(), lock):
             if os.path.lexists(draft):
                 logger.warning("removing %s, which a writer that was killed left behind", draft)
-            _remove(draft)
+            remove(draft)
             lock.unlink(missing_ok=True)
 
 
@@ -176,10 +197,3 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tasks.compatibility import MAX_LISTED, tensor_mismatches
+from tasks.compatibility import MAX_LISTED, quantisation_problem, tensor_mismatches
 from tasks.tensors import TensorView
 
 
@@ -48,3 +48,45 @@ def test_a_long_list_is_cut_with_a_true_count():
     problems = tensor_mismatches(base, {}, "base", "news")
     assert len(problems) == MAX_LISTED + 1
     assert problems[-1] == f"and {47 - MAX_LISTED} more tensors of news and base that do not agree"
+
+
+SEPARATE = views(
+    **{f"layers.{i}.mlp.experts.{e}.up_proj.weight": ("BF16", (4, 2)) for i in range(9) for e in range(8)},
+    w=("F32", (2,)),
+)
+FUSED = views(
+    **{
+        f"layers.{i}.mlp.experts.{name}": ("BF16", (8, 4, 2))
+        for i in range(9)
+        for name in ("gate_up_proj", "down_proj")
+    },
+    w=("F32", (2,)),
+)
+
+
+def test_experts_kept_apart_and_together_are_told_in_one_sentence():
+    assert tensor_mismatches(FUSED, SEPARATE, "base", "news") == [
+        "experts: news has a tensor for each (transformers 4), base has those of a layer in one tensor "
+        "(transformers 5); load both with the same version of transformers and save them again"
+    ]
+    assert "base has a tensor for each" in tensor_mismatches(SEPARATE, FUSED, "base", "news")[0]
+
+
+def test_what_else_differs_beside_the_experts_is_still_told():
+    other = {**SEPARATE, **views(w=("F32", (3,)))}
+    problems = tensor_mismatches(FUSED, other, "base", "news")
+    assert len(problems) == 2 and problems[1].startswith("tensor 'w': news has it with shape [3]")
+
+
+def test_equal_layouts_of_experts_fit():
+    assert tensor_mismatches(SEPARATE, SEPARATE, "base", "news") == []
+    assert tensor_mismatches(FUSED, FUSED, "base", "news") == []
+
+
+def test_a_quantised_checkpoint_is_told_by_its_config():
+    problem = quantisation_problem({"quantization_config": {"quant_method": "gptq"}}, "news")
+    assert problem and problem.startswith(
+        "news: its config.json says that its weights are quantised (quant_method gptq)"
+    )
+    assert "unknown" in (quantisation_problem({"quantization_config": True}, "news") or "")
+    assert quantisation_problem({"dtype": "bfloat16"}, "news") is None

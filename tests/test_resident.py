@@ -263,3 +263,55 @@ def test_a_forgotten_module_is_loaded_afresh(tmp_path, loads):
     forget("cpu")
     assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
     assert loads == ["a", "a"]
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """LoRA of rank 1 that adds 2 to every number of one matrix of a tiny decoder or encoder."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 2}))
+
+    def write(module, columns=16):
+        factors = {"lora_A": torch.ones(1, columns), "lora_B": torch.ones(16, 1)}
+        tensors = {f"base_model.model.{module}.{name}.weight": factor for name, factor in factors.items()}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        return folder
+
+    return write
+
+
+def test_an_adapter_is_streamed_over_its_base_and_away_again(tmp_path, loads, adapter):
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    folder = adapter("model.layers.0.self_attn.q_proj")
+    first = resident_decoder(a, "float32", "cpu", folder)
+    expected = AutoModelForCausalLM.from_pretrained(a)
+    with torch.no_grad():
+        expected.model.layers[0].self_attn.q_proj.weight += 2
+    assert_equal_modules(first.model, expected)
+    assert resident_decoder(a, "float32", "cpu", folder).model is first.model
+    for plain in (a, b):
+        assert_is_fresh(resident_decoder(plain, "float32", "cpu"), plain)
+    assert_equal_modules(resident_decoder(a, "float32", "cpu", folder).model, expected)
+    assert loads == ["a"]
+
+
+def test_an_adapter_of_an_embedder_is_added_to_its_transformer(tmp_path, adapter):
+    folder = save_encoder(tmp_path / "a", 1, dense=True)
+    module = "encoder.layer.0.attention.self.query"
+    encoder = resident_encoder(folder, "float32", "cpu", adapter(module))
+    fresh = SentenceTransformer(str(folder), device="cpu")
+    name = next(each for each in fresh.state_dict() if each.endswith(f"{module}.weight"))
+    for each, tensor in fresh.state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[each], tensor + 2 if each == name else tensor)
+
+
+def test_an_adapter_that_cannot_be_added_leaves_no_module_behind(tmp_path, monkeypatch, adapter):
+    folder = save_decoder(tmp_path / "a", 1)
+    with pytest.raises(CheckpointError, match="changes a tensor of shape"):
+        resident_decoder(folder, "float32", "cpu", adapter("model.layers.0.self_attn.q_proj", columns=3))
+    assert not tasks.resident._slots
+    monkeypatch.setattr(tasks.resident, "_prove", lambda *_: False)
+    with pytest.raises(CheckpointError, match=r"transformers changes tensors of this architecture.*merge_and_unload"):
+        resident_decoder(folder, "float32", "cpu", adapter("model.layers.0.self_attn.q_proj"))
+    assert not tasks.resident._slots

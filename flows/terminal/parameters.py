@@ -13,7 +13,8 @@ from flows.terminal.console import Console
 from tasks.cache import ResultCache, default_cache_folder, open_cache
 from tasks.errors import StoreError
 from tasks.recipe import Recipe
-from tasks.settings import CacheSettings, ConnectionSettings, parse_size
+from tasks.settings import CacheSettings, ConnectionSettings
+from tasks.values import parse_size
 
 Command = Callable[..., None]
 

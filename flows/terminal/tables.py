@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from flows.terminal.layered_table import layered_table
 from tasks.recipe import Recipe
 from tasks.records import Evaluation, MergeWeights, Plan, Score, to_json
 from tasks.references import local_path
@@ -27,6 +28,7 @@ def weights_json(scores: Sequence[Score], weights: MergeWeights) -> dict[str, An
         "losses": {score.candidate: score.loss for score in scores},
         "loss_stderr": {score.candidate: score.loss_stderr for score in scores},
         "trust": to_json(weights.trust),
+        **({"by_depth": weights.by_depth} if weights.by_depth else {}),
     }
 
 
@@ -35,7 +37,9 @@ def weights_table(scores: Sequence[Score], weights: MergeWeights) -> RenderableT
     losses = {score.candidate: score.loss for score in scores}
     errors = {score.candidate: score.loss_stderr for score in scores}
     table = _loss_and_weight_table(weights.weights, losses, errors)
-    table.caption = "\n".join([f"effective models {weights.trust.effective_models:.2f}", *weights.trust.warnings])
+    notes = ["some weights differ by depth: their mean is shown"] if weights.by_depth else []
+    notes += [f"effective models {weights.trust.effective_models:.2f}", *weights.trust.warnings]
+    table.caption = "\n".join(notes)
     return table
 
 
@@ -90,7 +94,7 @@ def plan_parts(
     costs.add_column(overflow="fold")
     for name, value in _plan_rows(recipe, plan, free_bytes, cached):
         costs.add_row(name, value)
-    return [models, costs]
+    return [models, *([layered_table(plan.layered)] if plan.layered else []), costs]
 
 
 def _plan_rows(
@@ -122,6 +126,7 @@ def refresh_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     if result["evaluation"]:
         parts.append(_evaluation_table(result["evaluation"], "Before and after"))
     reasons = result["gate"].get("reasons", []) if result["gate"] else []
+    parts += [f"warning: {warning}" for warning in result.get("warnings", ())]
     parts += [f"gate: {reason}" for reason in reasons]
     # The gate's reasons, which are the message then, stand above already.
     message = "nothing was released" if result["status"] == "rejected" else result["message"]

@@ -43,7 +43,9 @@ def add_task_vectors(
     check_equal_shapes(tensors)
     dtype = accumulation_dtype(tensors)
     reference = base.to(dtype)
-    total = torch.zeros_like(reference)
+    total = (torch.empty_like(reference) if out is None else out).zero_()
+    difference = torch.empty_like(reference)
     for skill, omega in zip(skills, omegas, strict=True):
-        total.add_(torch.sub(skill, reference), alpha=omega)
-    return torch.add(general, total, alpha=scale, out=out)
+        total.add_(difference.copy_(skill).sub_(reference), alpha=omega)
+    # The converted base once more: torch would convert another first.
+    return torch.add(reference if general is base else general, total, alpha=scale, out=total)

@@ -3,128 +3,93 @@
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tasks.arithmetic.method import Formula
 from tasks.errors import NonFiniteError
-from tasks.merge.methods import Combine
-from tasks.merge.ranges import open_descriptor, read_range, write_range
+from tasks.merge.job import BLOCKS_PER_RANGE, Job, Output, Part
+from tasks.merge.ranges import open_descriptor, write_range
+from tasks.merge.sources import TORCH_DTYPES, TensorSource, describe, reading_anywhere
 from tasks.tensors import DTYPE_BYTES, TensorView
 
-_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A checkpoint that is read."""
-
-    name: str
-    tensors: Mapping[str, TensorView]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is merged into what."""
-
-    base: Source
-    """Where integer and boolean tensors come from."""
-    sources: Sequence[Source]
-    """What `combine` gets a block of each, in its order."""
-    combine: Combine
-    folder: Path
-    """Of the output; its files are there with their full size."""
-    block_elements: int
-    """Elements of a tensor that a thread holds at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Consecutive elements of one output tensor, the work of one thread for a while."""
-
-    tensor: TensorView
-    first: int
-    stop: int
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes in the output."""
-        return (self.stop - self.first) * DTYPE_BYTES[self.tensor.dtype]
-
-    @property
-    def start(self) -> int:
-        """Offset of the first byte in the output file."""
-        return self.tensor.start + self.first * DTYPE_BYTES[self.tensor.dtype]
+OnWritten = Callable[[Path, int, int], None]
+"""Told an output file, and where in it bytes were written: first, last + 1."""
 
 
 class Buffers:
     """The memory of one thread, the same for every block."""
 
-    def __init__(self, n_sources: int, block_elements: int, element_bytes: int):
+    def __init__(self, n_sources: int, input_bytes: int, output_bytes: int, sum_bytes: int):
         # Copying an integer tensor compares two blocks, so there are never fewer than two.
-        self.inputs = [bytearray(block_elements * element_bytes) for _ in range(max(2, n_sources))]
-        self.output = bytearray(block_elements * element_bytes)
-        self.sum = bytearray(block_elements * element_bytes)
+        self.inputs = [memoryview(bytearray(input_bytes)) for _ in range(max(2, n_sources))]
+        self.output = memoryview(bytearray(output_bytes))
+        self.sum = memoryview(bytearray(sum_bytes))
 
 
-def merge_range(job: Job, part: Range, buffers: Buffers, cancelled: threading.Event) -> None:
-    """Combine a range of a floating tensor block by block.
+def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event, on_written: OnWritten) -> None:
+    """Combine a part of a floating tensor block by block, after the passes that its formula asks for.
 
     Raises:
-        NonFiniteError: a source holds NaN or infinity, or the sum overflows the output's dtype.
+        NonFiniteError: a source holds NaN or infinity, or the result overflows the output's dtype.
         CheckpointError: a source's file became shorter.
     """
-    views = [source.tensors[part.tensor.name] for source in job.sources]
-    dtype = _TORCH_DTYPES[part.tensor.dtype]
-    sum_dtype = torch.float64 if any(view.dtype == "F64" for view in views) else torch.float32
+    formulas = part.formulas or tuple(output.formula_of(part.tensor) for output in job.outputs)
     with ExitStack() as files:
-        target = files.enter_context(open_descriptor(job.folder / part.tensor.file, os.O_WRONLY))
-        descriptors = [files.enter_context(open_descriptor(view.file, os.O_RDONLY)) for view in views]
-        for first in range(part.first, part.stop, job.block_elements):
-            if cancelled.is_set():
-                return
-            n_elements = min(job.block_elements, part.stop - first)
-            blocks = [
-                _read_block(view, descriptor, first, n_elements, buffer)
-                for view, descriptor, buffer in zip(views, descriptors, buffers.inputs, strict=False)
-            ]
-            total = job.combine(blocks, torch.frombuffer(buffers.sum, dtype=sum_dtype, count=n_elements))
-            output = torch.frombuffer(buffers.output, dtype=dtype, count=n_elements)
-            output.copy_(total)
-            if not is_finite(output):
-                raise _non_finite_error(part.tensor, job.sources, blocks, total)
-            n_bytes = n_elements * output.element_size()
-            write_range(target, part.tensor.start + first * output.element_size(), memoryview(buffers.output)[:n_bytes])
+        inputs = _OpenTensor(job, part.tensor, buffers, files)
+        for number in range(formulas[0].n_passes):
+            _observe(formulas[0], number, part, inputs, cancelled)
+        writers = [
+            _Writer(output, formula, part.tensor, inputs, files)
+            for output, formula in zip(job.outputs, formulas, strict=True)
+        ]
+        step = part.block_elements * BLOCKS_PER_RANGE
+        for start in range(part.first, part.stop, step):
+            stop = min(start + step, part.stop)
+            for first in range(start, stop, part.block_elements):
+                if cancelled.is_set():
+                    return
+                blocks = inputs.read(first, min(part.block_elements, stop - first))
+                for writer in writers:
+                    writer.write(first, blocks)
+            _tell(job, part.tensor, start, stop, on_written)
 
 
-def copy_range(job: Job, part: Range, buffers: Buffers) -> list[str]:
-    """Copy a range of an integer or boolean tensor from the base.
+def copy_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event, on_written: OnWritten) -> set[str]:
+    """Copy a part of an integer or boolean tensor from the base.
 
     Returns:
-        Names of the sources that have the tensor with another content.
+        Names of the candidates that have the tensor with another content.
     """
-    view = job.base.tensors[part.tensor.name]
-    size = DTYPE_BYTES[view.dtype]
-    others = {source.name: source.tensors.get(view.name) for source in job.sources}
+    name, size = part.tensor.name, DTYPE_BYTES[part.tensor.dtype]
+    # A candidate that is the base itself has nothing to compare.
+    own = job.base.describe(name)
+    found = [(source, view) for source in job.candidates if (view := source.describe(name)) and view != own]
     # Not the same dtype (the shape is) means another content, and nothing to compare byte by byte.
-    differing = {name for name, other in others.items() if other and other.dtype != view.dtype}
-    comparable = {name: other for name, other in others.items() if other and other.dtype == view.dtype}
-    with open_descriptor(job.folder / part.tensor.file, os.O_WRONLY) as target:
-        step = len(buffers.output) // size
-        for first in range(part.first, part.stop, step):
-            n_bytes = min(step, part.stop - first) * size
-            block, other_block = (memoryview(buffer)[:n_bytes] for buffer in buffers.inputs[:2])
-            _read_bytes(view, first * size, block)
-            write_range(target, part.tensor.start + first * size, block)
-            for name, other in comparable.items():
-                _read_bytes(other, first * size, other_block)
-                if block != other_block:
-                    differing.add(name)
-    return sorted(differing)
+    differing = {source.name for source, view in found if view.dtype != part.tensor.dtype}
+    comparable = [source for source, view in found if view.dtype == part.tensor.dtype]
+    with ExitStack() as files:
+        read = files.enter_context(reading_anywhere(job.base, name))
+        others = [(source.name, files.enter_context(reading_anywhere(source, name))) for source in comparable]
+        targets = [files.enter_context(_open_output(output, part.tensor)) for output in job.outputs]
+        for first in range(part.first, part.stop, part.block_elements):
+            if cancelled.is_set():
+                return differing
+            n_elements = min(part.block_elements, part.stop - first)
+            block = read(first, n_elements, buffers.inputs[0]).view(torch.uint8)
+            for target in targets:
+                write_range(target, part.tensor.start + first * size, block.numpy().data)
+            differing |= {
+                other
+                for other, read_other in others
+                if not torch.equal(block, read_other(first, n_elements, buffers.inputs[1]).view(torch.uint8))
+            }
+    _tell(job, part.tensor, part.first, part.stop, on_written)
+    return differing
 
 
 def is_finite(block: Tensor) -> bool:
@@ -137,30 +102,103 @@ def is_finite(block: Tensor) -> bool:
     return math.isfinite(float(total)) or bool(torch.isfinite(block).all())
 
 
-def _read_block(view: TensorView, descriptor: int, first: int, n_elements: int, buffer: bytearray) -> Tensor:
-    size = DTYPE_BYTES[view.dtype]
-    read_range(descriptor, view.start + first * size, memoryview(buffer)[: n_elements * size], view.file)
-    return torch.frombuffer(buffer, dtype=_TORCH_DTYPES[view.dtype], count=n_elements)
+class _OpenTensor:
+    """One tensor in all sources of a job, open for reading."""
+
+    def __init__(self, job: Job, tensor: TensorView, buffers: Buffers, files: ExitStack):
+        self.tensor = tensor
+        self.buffers = buffers
+        self.sources = job.sources
+        self.reads_base = job.reads_base
+        self.views = [describe(source, tensor.name) for source in self.sources]
+        readers = [files.enter_context(reading_anywhere(source, tensor.name)) for source in self.sources]
+        self._readers = list(zip(readers, buffers.inputs, strict=False))
+
+    def read(self, first: int, n_elements: int) -> list[Tensor]:
+        """A block of every source; valid until the next is read."""
+        return [read(first, n_elements, buffer) for read, buffer in self._readers]
+
+    def used_by(self, output: Output) -> list[int]:
+        """Indices of the blocks that an output is made of."""
+        shift = int(self.reads_base)
+        candidates = range(len(self.sources) - shift) if output.candidates is None else output.candidates
+        return [*range(shift), *(index + shift for index in candidates)]
+
+    def split(self, blocks: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """The base's block, if it is read, and the candidates'."""
+        return (blocks[0], blocks[1:]) if self.reads_base else (None, blocks)
 
 
-def _read_bytes(view: TensorView, offset: int, buffer: memoryview) -> None:
-    with open_descriptor(view.file, os.O_RDONLY) as descriptor:
-        read_range(descriptor, view.start + offset, buffer, view.file)
+class _Writer:
+    """Combines blocks of one tensor and writes the result into one output."""
+
+    def __init__(self, output: Output, formula: Formula, tensor: TensorView, inputs: _OpenTensor, files: ExitStack):
+        self._formula = formula
+        self._tensor = tensor
+        self._inputs = inputs
+        self._used = inputs.used_by(output)
+        wide = any(inputs.views[index].dtype == "F64" for index in self._used)
+        self._sum_dtype = torch.float64 if wide else torch.float32
+        self._dtype, self._size = TORCH_DTYPES[tensor.dtype], DTYPE_BYTES[tensor.dtype]
+        self._target = files.enter_context(_open_output(output, tensor))
+
+    def write(self, first: int, all_blocks: Sequence[Tensor]) -> None:
+        """Combine, cast once, check and write the blocks that begin at element `first`."""
+        blocks = [all_blocks[index] for index in self._used]
+        n_elements, buffers = len(all_blocks[0]), self._inputs.buffers
+        base, candidates = self._inputs.split(blocks)
+        out = torch.frombuffer(buffers.sum, dtype=self._sum_dtype, count=n_elements)
+        total = self._formula.combine(first, base, candidates, out)
+        result = torch.frombuffer(buffers.output, dtype=self._dtype, count=n_elements)
+        result.copy_(total)
+        if not is_finite(result):
+            sources = [self._inputs.sources[index] for index in self._used]
+            _refuse_inputs(self._tensor, sources, blocks)
+            raise _overflow_error(self._tensor, total)
+        write_range(self._target, self._tensor.start + first * self._size, buffers.output[: n_elements * self._size])
 
 
-def _non_finite_error(
-    tensor: TensorView, sources: Sequence[Source], blocks: Sequence[Tensor], total: Tensor
-) -> NonFiniteError:
+def _observe(formula: Formula, number: int, part: Part, inputs: _OpenTensor, cancelled: threading.Event) -> None:
+    """Show a formula all blocks of the tensor, in order."""
+    for first in range(part.first, part.stop, part.block_elements):
+        if cancelled.is_set():
+            return
+        blocks = inputs.read(first, min(part.block_elements, part.stop - first))
+        # One NaN would make every norm and threshold of the tensor NaN, and its cause could no longer be told.
+        if number == 0 and not all(map(is_finite, blocks)):
+            _refuse_inputs(part.tensor, inputs.sources, blocks)
+        formula.observe(number, first, *inputs.split(blocks))
+
+
+def _open_output(output: Output, tensor: TensorView) -> AbstractContextManager[int]:
+    return open_descriptor(output.folder / tensor.file, os.O_WRONLY)
+
+
+def _tell(job: Job, tensor: TensorView, first: int, stop: int, on_written: OnWritten) -> None:
+    size = DTYPE_BYTES[tensor.dtype]
+    for output in job.outputs:
+        on_written(output.folder / tensor.file, tensor.start + first * size, tensor.start + stop * size)
+
+
+def _refuse_inputs(tensor: TensorView, sources: Sequence[TensorSource], blocks: Sequence[Tensor]) -> None:
+    """Name the sources whose blocks hold NaN or infinity.
+
+    Raises:
+        NonFiniteError: there are any.
+    """
     guilty = [
-        f"{source.name} ({source.tensors[tensor.name].file})"
+        f"{source.name} ({describe(source, tensor.name).file})"
         for source, block in zip(sources, blocks, strict=True)
         if not bool(torch.isfinite(block).all())
     ]
     if guilty:
-        return NonFiniteError(
+        raise NonFiniteError(
             f"tensor {tensor.name!r} holds NaN or infinity in {', '.join(guilty)}; a merge would spread it, "
             "so leave that candidate out or train it again"
         )
+
+
+def _overflow_error(tensor: TensorView, total: Tensor) -> NonFiniteError:
     largest = float(total.abs().max())
     return NonFiniteError(
         f"tensor {tensor.name!r}: all inputs are finite, but their combination reaches {largest:.3g} and overflows "

@@ -1,109 +1,150 @@
-"""Merge checkpoints into a new one: check everything, plan every byte, stream, verify, name.
+"""Merge checkpoints into new ones: check everything, plan every byte, stream, verify, name.
 
 Needs torch and nothing larger: neither transformers nor Prefect.
 """
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from tasks.checkpoint import describe_folder, other_files, read_tensor_views
-from tasks.compatibility import tensor_mismatches
-from tasks.errors import CheckpointError, CheckpointMismatchError
-from tasks.merge import methods
-from tasks.merge.blocks import Job, Source
-from tasks.merge.layout import Layout, plan_layout
-from tasks.merge.ranges import OrderedHash, open_descriptor, preallocate, write_range
-from tasks.merge.stream import BLOCK_ELEMENTS, stream_tensors
-from tasks.merge.template import copy_other_files
-from tasks.records import Checkpoint, FileDigest, MergedModel
-from tasks.staging import check_space, commit, staged, sync, write_file, writing
+from tasks.checkpoint import describe_folder, read_tensor_views
+from tasks.errors import CheckpointError
+from tasks.merge.checks import check_mergeable
+from tasks.merge.depth import Setting, depth_of
+from tasks.merge.health import HealthMode, measure_health
+from tasks.merge.inputs import Choice, choose, formula_maker, leave_out_zeros
+from tasks.merge.job import Job, Output, count_bytes_read, plan_parts
+from tasks.merge.layout import plan_layout
+from tasks.merge.outputs import write_outputs
+from tasks.merge.resume import find_merged, merge_key, note_merged
+from tasks.merge.sources import FileSource
+from tasks.records import Checkpoint, MergedModel
 from tasks.tensors import FLOAT_DTYPES, TensorView
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["linear", "task_arithmetic"]
+Report = Callable[[int, int], None]
 Views = Mapping[str, TensorView]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What outputs look like."""
+
+    dtype: str
+    max_shard_bytes: int
+    template: Checkpoint
 
 
 def merge_checkpoints(
     base: Checkpoint,
     candidates: Sequence[Checkpoint],
-    weights: Mapping[str, float],
+    weights: Mapping[str, Setting],
     *,
-    method: Method,
+    method: str,
+    parameters: Mapping[str, Setting] = {},
+    candidate_parameters: Mapping[str, Mapping[str, Setting]] = {},
     general: str | None = None,
-    scale: float = 1.0,
+    seed: int = 0,
     dtype: str,
     max_shard_bytes: int,
     template: Checkpoint,
     output: Path,
-    report_progress: Callable[[int, int], None] | None = None,
+    health: HealthMode = "sample",
+    is_ours: bool = False,
+    report_progress: Report | None = None,
 ) -> MergedModel:
     """Merge candidates into a new checkpoint in `output`, which appears whole or not at all.
 
+    A merge that was killed and is started again with equal inputs proves the weight files that it had finished, which
+    lie in a draft beside `output`, and goes on with the others.
+
     Args:
         base: Decides tensor names, shapes and dtypes, and gives integer and boolean tensors. It is part of the result
-            only as a candidate, or as what task vectors are differences from.
-        candidates: What is merged, in this order. Those of weight 0 must fit, too, but are not read.
-        weights: Candidate name to share (linear) or omega (task_arithmetic).
-        method: linear: sum of weight x candidate. task_arithmetic: general + scale x sum of
-            weight x (candidate - base) over all candidates but the general one.
-        general: task_arithmetic: the candidate that skills are added to; None for the base itself.
-        scale: task_arithmetic: factor of the sum, lambda in the literature.
+            only as a candidate, or where the method reads it.
+        candidates: What is merged, in this order. Those of weight 0 must fit, too, but methods that they mean
+            nothing to do not read them.
+        weights: Candidate name to share (linear), omega (task_arithmetic), or what the method makes of it; a number,
+            or numbers by depth or by tensor name.
+        method: One of `tasks.arithmetic.catalogue.METHOD_NAMES`.
+        parameters: Of the method, by name; those left out are at their default.
+        candidate_parameters: Candidate name to the method's parameters of that candidate.
+        general: The candidate that skills are added to; None for the base itself.
+        seed: For methods that draw random numbers.
         dtype: Of the written floating tensors: float32, float16, bfloat16, or base: each as in the base.
         max_shard_bytes: Largest size of one safetensors file, counted in tensor bytes.
         template: Where config, tokenizer and all other files are copied from.
         output: A folder that does not exist yet, or is empty.
+        health: Whether a sample, all or none of the elements are compared, see `tasks.merge.health`.
+        is_ours: Whether `output` is for merges of this run and of runs like it only: what an equal merge has left
+            there is proven and returned, and anything else there is removed.
         report_progress: Called in this thread with tensor bytes written and tensor bytes in all.
 
     Returns:
-        The merged checkpoint, named `merged`, and what it cost.
+        The merged checkpoint, named `merged`, and what it cost; what was finished before has cost nothing.
 
     Raises:
-        ValueError: names, weights or dtype make no sense.
+        ValueError: method, names, numbers or dtype make no sense.
         CheckpointError: `output` is taken, or an input is damaged.
         CheckpointMismatchError: tensors of an input do not fit the base; all of them are listed.
         NonFiniteError: an input holds NaN or infinity, or the result overflows its dtype.
         StoreError: `output` cannot be written, or there is no space.
 
-    Source: LM-Cocktail, https://arxiv.org/abs/2311.13534; task arithmetic, https://arxiv.org/abs/2212.04089
+    Source: LM-Cocktail, https://arxiv.org/abs/2311.13534; of each method: the file that bears its name
     """
-    started = time.perf_counter()
-    _check_weights(candidates, weights)
-    blend = (
-        methods.linear(candidates, weights)
-        if method == "linear"
-        else methods.task_arithmetic(base, candidates, weights, general, scale)
-    )
-    place = check_output(output)
-    views = {folder: read_tensor_views(folder) for folder in {each.folder for each in (base, *candidates, template)}}
-    _check_mergeable(base, [*candidates, template], views)
-    layout = plan_layout(views[base.folder], dtype, max_shard_bytes)
-    check_space(place, layout.n_bytes + sum(file.size for file in other_files(template).values()))
-    with writing(place), staged(place) as draft:
-        draft.mkdir()
-        sources = [Source(source.name, views[source.folder]) for source in blend.sources]
-        job = Job(Source(base.name, views[base.folder]), sources, blend.combine, draft, BLOCK_ELEMENTS)
-        files = copy_other_files(template, layout.float_dtypes(), draft)
-        files |= _write_weights(job, layout, report_progress)
-        commit(draft, place)
-    merged = MergedModel(
-        checkpoint=describe_folder("merged", str(place), place, files),
-        bytes_read=_bytes_read(job),
-        bytes_written=sum(file.size for file in files.values()),
-        seconds=time.perf_counter() - started,
-    )
-    logger.info(
-        "merged %s (%s) into %s: read %.1f MB, wrote %.1f MB in %.2f s",
-        ", ".join(source.name for source in sources), method, place,
-        merged.bytes_read / 1e6, merged.bytes_written / 1e6, merged.seconds,
-    )  # fmt: skip
+    names = [candidate.name for candidate in candidates]
+    choice = choose(method, names, weights, parameters, candidate_parameters, general, seed)
+    form = _Form(dtype, max_shard_bytes, template)
+    key = merge_key(base, candidates, choice, dtype, max_shard_bytes, template)
+    if is_ours and (found := find_merged(output, key)):
+        return found
+    (merged,) = _merge(base, candidates, [choice], [output], form, key, health, report_progress)
+    if is_ours:
+        note_merged(merged, output, key)
     return merged
+
+
+def merge_many(
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    weights: Sequence[Mapping[str, Setting]],
+    *,
+    outputs: Sequence[Path],
+    method: str,
+    parameters: Mapping[str, Setting] = {},
+    candidate_parameters: Mapping[str, Mapping[str, Setting]] = {},
+    general: str | None = None,
+    seed: int = 0,
+    dtype: str,
+    max_shard_bytes: int,
+    template: Checkpoint,
+    health: HealthMode = "none",
+    report_progress: Report | None = None,
+) -> list[MergedModel]:
+    """Merge the same candidates with several weights, reading every input once.
+
+    There is one mapping in `weights` for each folder in `outputs`, which then has the bytes that `merge_checkpoints`
+    would have written; all other arguments and errors are as there, but `health` is not measured unless it is asked
+    for, since that reads what it compares a second time. Either all outputs appear or, but for a fault
+    while they are renamed at the very end, none does. Killed, it begins anew: going on would read all inputs again.
+
+    Returns:
+        One per output. Bytes read and seconds are those of all together.
+
+    Raises:
+        ValueError: also if the method needs passes over a tensor, or there is not one output for each of the weights.
+    """
+    if not weights or len(weights) != len(outputs) or len({output.resolve() for output in outputs}) < len(outputs):
+        raise ValueError(
+            f"expected a folder of its own for each of {len(weights)} weights; found {', '.join(map(str, outputs))}"
+        )
+    names = [candidate.name for candidate in candidates]
+    choices = [choose(method, names, each, parameters, candidate_parameters, general, seed) for each in weights]
+    form = _Form(dtype, max_shard_bytes, template)
+    return _merge(base, candidates, choices, outputs, form, None, health, report_progress)
 
 
 def check_output(output: Path) -> Path:
@@ -123,59 +164,63 @@ def check_output(output: Path) -> Path:
     return resolved
 
 
-def _check_weights(candidates: Sequence[Checkpoint], weights: Mapping[str, float]) -> None:
-    names = [candidate.name for candidate in candidates]
-    if len(set(names)) < len(names):
-        raise ValueError(f"candidates need a name each; found {', '.join(names)}")
-    if set(names) != set(weights):
-        raise ValueError(f"expected a weight for each of {', '.join(names)}; found {', '.join(weights) or 'none'}")
-    if broken := [f"{name} ({weight})" for name, weight in weights.items() if not math.isfinite(weight)]:
-        raise ValueError(f"merge weights must be finite numbers; these are not: {', '.join(broken)}")
-
-
-def _check_mergeable(base: Checkpoint, others: Sequence[Checkpoint], views: Mapping[Path, Views]) -> None:
-    distinct = {other.folder: other for other in others if other.folder != base.folder}
-    problems = (
-        tensor_mismatches(views[base.folder], views[folder], base.name, other.name)
-        for folder, other in distinct.items()
-    )
-    lines = [f"  - {problem}" for found in problems for problem in found]
-    if lines:
-        raise CheckpointMismatchError(
-            "these checkpoints cannot be merged; merge only models fine-tuned from the same base model:\n"
-            + "\n".join(lines)
-        )
-
-
-def _write_weights(
-    job: Job, layout: Layout, report_progress: Callable[[int, int], None] | None
-) -> dict[str, FileDigest]:
-    """Write all safetensors files and indexes of the layout; what was written, by path inside the checkpoint."""
-    hashes: dict[str, OrderedHash] = {}
-    for file in layout.files:
-        path = job.folder / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        preallocate(path, file.size)
-        with open_descriptor(path, os.O_WRONLY) as descriptor:
-            write_range(descriptor, 0, memoryview(file.header))
-        hashes[file.path] = OrderedHash(path)
-        hashes[file.path].add(0, len(file.header))
-
-    def on_written(path: str, start: int, stop: int) -> None:
-        hashes[path].add(start, stop)
-
+def _merge(
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    choices: Sequence[Choice],
+    outputs: Sequence[Path],
+    form: _Form,
+    key: str | None,
+    health: HealthMode,
+    report_progress: Report | None,
+) -> list[MergedModel]:
+    """One output for each of the choices, which differ in their weights only; resumed if there is a key."""
+    started = time.perf_counter()
+    places = [check_output(output) for output in outputs]
+    others = [*candidates, form.template]
+    views = {folder: read_tensor_views(folder) for folder in {each.folder for each in (base, *others)}}
+    check_mergeable(base, others, views)
+    layout = plan_layout(views[base.folder], form.dtype, form.max_shard_bytes)
+    job = _make_job(FileSource(base.name, views[base.folder]), candidates, views, choices, places)
     tensors = [tensor for file in layout.files for tensor in file.tensors]
-    stream_tensors(job, tensors, on_written, report_progress)
-    for file in layout.files:
-        sync(job.folder / file.path)
-    indexes = {path: write_file(job.folder / path, content) for path, content in layout.indexes.items()}
-    return {path: ordered.digest() for path, ordered in hashes.items()} | indexes
+    parts = plan_parts(job, tensors)
+    found = measure_health(job, tensors, health)
+    written, parts = write_outputs(job, parts, layout, form.template, key, report_progress)
+    seconds = time.perf_counter() - started
+    bytes_read = count_bytes_read(job, parts)
+    logger.info(
+        "merged %s (%s) into %s: read %.1f MB, wrote %.1f MB, reused %.1f MB in %.2f s",
+        ", ".join(source.name for source in job.sources), choices[0].method.name, ", ".join(map(str, places)),
+        bytes_read / 1e6, sum(each.n_written for each in written) / 1e6, sum(each.n_reused for each in written) / 1e6,
+        seconds,
+    )  # fmt: skip
+    return [
+        MergedModel(
+            checkpoint=describe_folder("merged", str(place), place, each.files),
+            bytes_read=bytes_read,
+            bytes_written=each.n_written,
+            seconds=seconds,
+            health=found,
+        )
+        for place, each in zip(places, written, strict=True)
+    ]
 
 
-def _bytes_read(job: Job) -> int:
-    """Tensor bytes: of floating tensors in every source, of the others in the base."""
-    floating = (
-        view.n_bytes for source in job.sources for view in source.tensors.values() if view.dtype in FLOAT_DTYPES
-    )
-    copied = (view.n_bytes for view in job.base.tensors.values() if view.dtype not in FLOAT_DTYPES)
-    return sum(floating) + sum(copied)
+def _make_job(
+    base: FileSource,
+    candidates: Sequence[Checkpoint],
+    views: Mapping[Path, Views],
+    choices: Sequence[Choice],
+    places: Sequence[Path],
+) -> Job:
+    """The job with what counts in any of the outputs; each output's formulas get what counts in it."""
+    depths = depth_of(name for name, view in base.tensors.items() if view.dtype in FLOAT_DTYPES)
+    choices = [leave_out_zeros(choice, depths) for choice in choices]
+    counted = [each for each in candidates if any(each.name in choice.candidates for choice in choices)]
+    index_of = {each.name: index for index, each in enumerate(counted)}
+    outputs = [
+        Output(place, formula_maker(choice, depths), tuple(index_of[name] for name in choice.candidates))
+        for choice, place in zip(choices, places, strict=True)
+    ]
+    sources = [FileSource(each.name, views[each.folder]) for each in counted]
+    return Job(base, sources, outputs, reads_base=choices[0].reads_base)

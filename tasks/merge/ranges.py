@@ -80,16 +80,23 @@ class OrderedHash:
         self._lock = threading.Lock()
         self._busy = False
 
-    def add(self, start: int, stop: int) -> None:
-        """Tell that the bytes from `start` to `stop` (more than none) have been written."""
+    def add(self, start: int, stop: int) -> int:
+        """Tell that the bytes from `start` to `stop` (more than none) have been written.
+
+        Returns:
+            Up to where this call has hashed; 0 if another thread does it. No two calls return the same end.
+        """
         with self._lock:
             self._waiting[start] = stop
             if self._busy:
-                return
+                return 0
             self._busy = True
         buffer = memoryview(bytearray(_HASH_CHUNK_BYTES))
+        hashed = 0
         while (end := self._next_end()) is not None:
             self._hash_up_to(end, buffer)
+            hashed = end
+        return hashed
 
     def digest(self) -> FileDigest:
         """Of the bytes up to the first that is missing."""

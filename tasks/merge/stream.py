@@ -1,7 +1,8 @@
 """Stream a checkpoint's tensors through a merge, straight to their place in the output.
 
-Memory is bounded by the buffers of the threads, whatever the size of the model or of a tensor. Every element of the
-output depends on the same element of the inputs only, so neither the size of blocks nor the number of threads
+Memory is bounded by the buffers of the threads, whatever the size of the model or of a tensor. Where every element of
+the output depends on the same element of the inputs only, ranges of a tensor go to any thread. A formula with passes
+keeps its tensor to one thread, block after block. Either way neither the size of blocks nor the number of threads
 changes a byte.
 """
 
@@ -9,25 +10,23 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
-from tasks.merge.blocks import Buffers, Job, Range, copy_range, merge_range
+from tasks.merge.blocks import Buffers, OnWritten, copy_part, merge_part
+from tasks.merge.job import Job, Part
+from tasks.merge.sources import extra_elements
 from tasks.messages import list_some
-from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
+from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES
 
 logger = logging.getLogger(__name__)
 
-# Small enough that a block of each input and the sum stay in a core's cache, large enough that calls cost little.
-BLOCK_ELEMENTS = 256 * 1024
-# What a thread takes on at a time. Files are opened once per range, so that their number meets no limit.
-_BLOCKS_PER_RANGE = 32
-
-OnWritten = Callable[[str, int, int], None]
-"""Told the path of an output file (inside the checkpoint), and where in it bytes were written: first, last + 1."""
+_Found = tuple[str, set[str]]
+"""A tensor's name, and the candidates that have it with another content."""
 
 
 def count_threads() -> int:
@@ -37,53 +36,52 @@ def count_threads() -> int:
 
 def stream_tensors(
     job: Job,
-    tensors: Iterable[TensorView],
+    parts: Sequence[Part],
     on_written: OnWritten,
     report_progress: Callable[[int, int], None] | None = None,
     n_threads: int | None = None,
 ) -> None:
-    """Write every tensor to its place in the output.
+    """Write every tensor to its place in every output.
 
     Floating tensors are combined from the sources. Integer and boolean ones are copied from the base; a warning names
-    those that differ in a source.
+    those that differ in a candidate.
 
     Args:
         job: What is merged into what.
-        tensors: What is written, as `plan_layout` placed it.
-        on_written: Called after each range, in the thread that wrote it.
+        parts: What is written, as `plan_parts` cut it.
+        on_written: Called after every few blocks, in the thread that wrote them.
         report_progress: Called in this thread with bytes written and bytes in all.
         n_threads: `count_threads()` when left out.
 
     Raises:
-        NonFiniteError: a source holds NaN or infinity, or the sum overflows the output's dtype.
+        NonFiniteError: a source holds NaN or infinity, or the result overflows the output's dtype.
         CheckpointError: a source's file became shorter.
     """
-    parts = list(_split(tensors, job.block_elements * _BLOCKS_PER_RANGE))
     n_threads = n_threads or count_threads()
     idle = _make_buffers(job, parts, n_threads)
+    total = len(job.outputs) * sum(part.n_bytes for part in parts)
     cancelled = threading.Event()
+    events: queue.SimpleQueue[int | Future[_Found]] = queue.SimpleQueue()
 
-    def run(part: Range) -> list[str]:
+    def tell(file: Path, start: int, stop: int) -> None:
+        on_written(file, start, stop)
+        events.put(stop - start)
+
+    def run(part: Part) -> _Found:
         buffers = idle.get()
         try:
-            differing = _run_range(job, part, buffers, cancelled)
+            if part.tensor.dtype not in FLOAT_DTYPES:
+                return part.tensor.name, copy_part(job, part, buffers, cancelled, tell)
+            merge_part(job, part, buffers, cancelled, tell)
+            return part.tensor.name, set()
         finally:
             idle.put(buffers)
-        if not cancelled.is_set():
-            on_written(str(part.tensor.file), part.start, part.start + part.n_bytes)
-        return differing
 
-    differing: dict[str, set[str]] = {}
-    done, total = 0, sum(part.n_bytes for part in parts)
-    with _one_torch_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
+    with one_torch_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
         try:
-            futures = {pool.submit(run, part): part for part in parts}
-            for future in as_completed(futures):
-                part = futures[future]
-                differing.setdefault(part.tensor.name, set()).update(future.result())
-                done += part.n_bytes
-                if report_progress:
-                    report_progress(done, total)
+            for part in parts:
+                pool.submit(run, part).add_done_callback(events.put)
+            differing = _follow(events, len(parts), total, report_progress)
         except BaseException:
             cancelled.set()
             pool.shutdown(cancel_futures=True)
@@ -91,33 +89,53 @@ def stream_tensors(
     _warn_of_differences({name: sources for name, sources in sorted(differing.items()) if sources})
 
 
-def _run_range(job: Job, part: Range, buffers: Buffers, cancelled: threading.Event) -> list[str]:
-    if part.tensor.dtype not in FLOAT_DTYPES:
-        return copy_range(job, part, buffers)
-    merge_range(job, part, buffers, cancelled)
-    return []
-
-
-def _split(tensors: Iterable[TensorView], range_elements: int) -> Iterator[Range]:
-    """Ranges of all tensors, in their order; a tensor without elements has none."""
-    for tensor in tensors:
-        for first in range(0, tensor.n_elements, range_elements):
-            yield Range(tensor, first, min(first + range_elements, tensor.n_elements))
-
-
-def _make_buffers(job: Job, parts: Iterable[Range], n_threads: int) -> "queue.SimpleQueue[Buffers]":
-    """Buffers for every thread, wide enough for the widest element and the sum."""
-    read = (view.dtype for source in job.sources for view in source.tensors.values())
-    written = (part.tensor.dtype for part in parts)
-    element_bytes = max([4, *(DTYPE_BYTES[dtype] for dtype in {*read, *written} & FLOAT_DTYPES)])
+def _make_buffers(job: Job, parts: Iterable[Part], n_threads: int) -> "queue.SimpleQueue[Buffers]":
+    """Buffers for every thread, wide enough for the widest block of all parts."""
+    sources = [job.base, *job.candidates]
+    input_bytes = output_bytes = sum_bytes = 0
+    for part in {part.tensor.name: part for part in parts}.values():
+        n_elements = min(part.block_elements, part.tensor.n_elements)
+        output_bytes = max(output_bytes, n_elements * DTYPE_BYTES[part.tensor.dtype])
+        sum_bytes = max(sum_bytes, n_elements * 4)
+        for source in sources:
+            if view := source.describe(part.tensor.name):
+                size = DTYPE_BYTES[view.dtype]
+                input_bytes = max(input_bytes, (n_elements + extra_elements(source, view.name)) * size)
+                sum_bytes = max(sum_bytes, n_elements * size)
     idle: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
     for _ in range(n_threads):
-        idle.put(Buffers(len(job.sources), job.block_elements, element_bytes))
+        idle.put(Buffers(len(job.sources), input_bytes, output_bytes, sum_bytes))
     return idle
 
 
+def _follow(
+    events: "queue.SimpleQueue[int | Future[_Found]]",
+    n_parts: int,
+    total: int,
+    report_progress: Callable[[int, int], None] | None,
+) -> dict[str, set[str]]:
+    """Wait for all parts and report what was written; what they found, by tensor.
+
+    Raises:
+        Exception: what the first part to fail has raised.
+    """
+    differing: dict[str, set[str]] = {}
+    done = 0
+    while n_parts:
+        event = events.get()
+        if isinstance(event, Future):
+            name, found = event.result()
+            differing.setdefault(name, set()).update(found)
+            n_parts -= 1
+        else:
+            done += event
+            if report_progress:
+                report_progress(done, total)
+    return differing
+
+
 @contextmanager
-def _one_torch_thread() -> Generator[None]:
+def one_torch_thread() -> Generator[None]:
     """Let each of our threads compute alone: torch's own would wait for each other at every block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

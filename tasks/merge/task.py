@@ -8,8 +8,10 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.faces import progress_in_ui
 from tasks.merge.merge import merge_checkpoints
+from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.records import Checkpoint, MergedModel, MergeWeights
-from tasks.settings import MergeSettings, parse_size
+from tasks.settings import CandidateSettings, MergeSettings
+from tasks.values import parse_size
 
 
 @task(name="merge", task_run_name="merge", cache_policy=NO_CACHE, result_serializer="json")
@@ -18,21 +20,27 @@ def merge(
     candidates: Sequence[Checkpoint],
     weights: MergeWeights,
     settings: MergeSettings,
-    general: str | None,
+    chosen: Sequence[CandidateSettings],
     output: str,
 ) -> MergedModel:
-    """Stream the candidates into one new checkpoint in the folder `output`; see `tasks.merge.merge`."""
+    """Stream the candidates into one new checkpoint in the folder `output`; see `tasks.merge.merge`.
+
+    `chosen` holds the recipe's entries of the candidates. Nobody else puts anything at `output`.
+    """
     with progress_in_ui("merge") as report:
         return merge_checkpoints(
             base,
             candidates,
-            weights.weights,
+            weights.settings,
             method=settings.method,
-            general=general,
-            scale=settings.parameters.scale,
+            general=next((candidate.name for candidate in chosen if candidate.role == "general"), None),
+            parameters=merge_parameters(settings),
+            candidate_parameters=candidate_parameters(settings, chosen),
+            seed=settings.seed,
             dtype=settings.dtype,
             max_shard_bytes=parse_size(settings.max_shard_size),
             template=base,
             output=Path(output),
+            is_ours=True,
             report_progress=report,
         )

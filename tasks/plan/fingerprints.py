@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tasks.arithmetic.catalogue import ENGINE_VERSION, find_method
 from tasks.digests import hash_json
-from tasks.recipe import Recipe, scale_shares
+from tasks.layered import Setting, map_numbers
+from tasks.parameters import candidate_parameters, merge_parameters
+from tasks.recipe import Recipe
 from tasks.records import Plan
-from tasks.settings import CandidateSettings, EvaluationTask, GateRule, parse_size
-
-ENGINE_VERSION = 1
-"""Raised by hand when equal inputs begin to give other bytes."""
+from tasks.settings import CandidateSettings, EvaluationTask, GateRule
+from tasks.shares import scale_shares
+from tasks.values import parse_size
 
 
 def with_fingerprints(recipe: Recipe, plan: Plan) -> Plan:
@@ -38,8 +40,7 @@ def model_fingerprint(recipe: Recipe, plan: Plan) -> str:
         "candidates": [
             {"digest": model.digest, **_share(recipe, settings[model.name], shares)} for model in plan.candidates
         ],
-        "merge": recipe.merge.model_dump(mode="json", by_alias=True)
-        | {"max_shard_size": parse_size(recipe.merge.max_shard_size)},
+        "merge": _merging(recipe),
         "weigh": _weighing(recipe, plan),
     }
     return hash_json(inputs)
@@ -57,25 +58,42 @@ def decision_fingerprint(recipe: Recipe, plan: Plan) -> str:
     return hash_json(inputs)
 
 
-def _given_shares(recipe: Recipe, names: Sequence[str]) -> Mapping[str, float]:
+def _merging(recipe: Recipe) -> dict[str, Any]:
+    """All that the merge was told, defaults written out; what was added later only where it is not as it was before."""
+    merge = recipe.merge
+    # The first version said lambda of every merge; without it here every model of that time would be made again.
+    parameters = {"lambda": 1.0} | merge_parameters(merge)
+    sizes = {"dtype": merge.dtype, "max_shard_size": parse_size(merge.max_shard_size)}
+    added: dict[str, Any] = {"seed": merge.seed} if merge.seed else {}
+    if merge.embeddings is not None:
+        added["embeddings"] = merge.embeddings
+    if find_method(merge.method).base == "optional":
+        # What stands in for a base that is not named is read for names and shapes only.
+        added["reads_base"] = recipe.base is not None
+    return {"method": merge.method, "parameters": parameters, **sizes, **added}
+
+
+def _given_shares(recipe: Recipe, names: Sequence[str]) -> Mapping[str, Setting]:
     """Weights that the recipe gives, as they will count: a lock file pins them after scaling.
 
     Twelve digits, because scaling what was scaled before may change the last ones.
     """
     given = recipe.weigh.weights
-    if given is None or recipe.merge.method != "linear":
+    if given is None or find_method(recipe.merge.method).weights != "sum to 1":
         return given or {}
     scaled = scale_shares(given, names) or given
-    return {name: float(f"{share:.12g}") for name, share in scaled.items()}
+    return {name: map_numbers(share, lambda number: float(f"{number:.12g}")) for name, share in scaled.items()}
 
 
-def _share(recipe: Recipe, candidate: CandidateSettings, shares: Mapping[str, float]) -> dict[str, Any]:
+def _share(recipe: Recipe, candidate: CandidateSettings, shares: Mapping[str, Setting]) -> dict[str, Any]:
     """What the recipe says of one candidate's part. Its name is no part of it."""
     share: dict[str, Any] = {
         "role": candidate.role,
         "omega": candidate.omega,
         "weight": shares.get(candidate.name),
     }
+    if own := candidate_parameters(recipe.merge, [candidate])[candidate.name]:
+        share["parameters"] = own
     # With every other strategy it is a note that changes nothing.
     return share | {"train_size": candidate.train_size} if recipe.weigh.strategy == "data_size" else share
 

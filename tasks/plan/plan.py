@@ -12,6 +12,7 @@ from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.data import RecipeData, length_problems, load_tokenizer, read_data
 from tasks.plan.findings import Findings
 from tasks.plan.fingerprints import with_fingerprints
+from tasks.plan.layered import layered_problems, tabulate_layered
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.plan.space import (
     count_bytes_to_download,
@@ -22,13 +23,13 @@ from tasks.plan.space import (
     work_folder_problem,
 )
 from tasks.plan.survey import Survey, survey_models
-from tasks.plan.vocabulary import TOKENIZER_FILE
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Plan
 from tasks.references import Place, parse_reference
 from tasks.registry.mlflow import check_mlflow
 from tasks.registry.releases import open_registry
 from tasks.registry.truth import check_is_truth
+from tasks.vocabularies import TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.extend(part)
     if survey.base is not None:
         found.extend(_check_lengths(recipe, survey.base, survey, data))
+        found.problems += layered_problems(recipe, survey.base.views)
     if data.are_chats:
         found.extend(_check_chats(survey))
     bytes_to_write, bytes_to_download = (
@@ -71,7 +73,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
     found.problems += _device_problems(recipe)
     if merges:
         found.extend(_check_places(recipe, work_folder))
-    found.problems += space_problems([
+    found.problems += space_problems(work_folder, [
         *([(str(cache.folder.absolute()), bytes_to_download)] if bytes_to_download else []),
         *((place, bytes_to_write) for place in _places(recipe, work_folder) if merges),
     ])  # fmt: skip
@@ -98,6 +100,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         warnings=tuple(found.warnings),
         distances=survey.distances,
         bytes_to_download=bytes_to_download,
+        layered=tabulate_layered(recipe, survey.base.views),
         memory_bytes=max(count_weight_bytes(model.views, recipe.score.dtype) for model in models),
     )
     logger.info(

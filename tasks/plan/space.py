@@ -11,6 +11,7 @@ from tasks.checkpoint import other_files
 from tasks.errors import StoreError
 from tasks.records import Checkpoint
 from tasks.references import Place, parse_reference
+from tasks.resumable import count_abandoned_bytes
 from tasks.staging import existing_folder
 from tasks.stores.open import open_store
 from tasks.tensors import DTYPE_BYTES, TensorView, dtype_in_output
@@ -47,19 +48,23 @@ def count_bytes_to_write(base: Checkpoint, views: Mapping[str, TensorView], dtyp
     return count_weight_bytes(views, dtype) + sum(file.size for file in other_files(base).values())
 
 
-def space_problems(writes: Iterable[tuple[str, int]]) -> list[str]:
+def space_problems(work_folder: Path, writes: Iterable[tuple[str, int]]) -> list[str]:
     """Say where there is too little room.
 
     Args:
+        work_folder: Where the merged model is made; what merges that were killed have left there, or beside it, is
+            used or makes room.
         writes: Every place (a path or a destination) with the bytes that will be written there. Those on one file
             system share its room. Places that cannot be opened are another check's finding.
     """
     disks: dict[object, _FileSystem] = {}
+    left_behind = count_abandoned_bytes(work_folder) + count_abandoned_bytes(work_folder.parent)
     problems: list[str] = []
     for place, n_bytes in writes:
         try:
             if parse_reference(place).place is Place.FOLDER:
-                _demand(disks, Path(place), n_bytes)
+                room = left_behind if place == str(work_folder.absolute()) else 0
+                _demand(disks, Path(place), n_bytes, room)
             elif (free := open_store(place).free_bytes()) is not None:
                 disks[place] = _FileSystem(free, n_bytes, [place])
         except (StoreError, OSError):
@@ -84,9 +89,10 @@ def work_folder_problem(work_folder: Path) -> str | None:
     return f"work folder {work_folder}: {existing} is read-only; choose another with --cache DIR"
 
 
-def _demand(disks: dict[object, _FileSystem], folder: Path, n_bytes: int) -> None:
+def _demand(disks: dict[object, _FileSystem], folder: Path, n_bytes: int, room: int) -> None:
     existing = existing_folder(folder.absolute())
     device = existing.stat().st_dev
     disk = disks.setdefault(device, _FileSystem(shutil.disk_usage(existing).free))
+    disk.free += room
     disk.needed += n_bytes
     disk.places.append(str(folder))

@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.arithmetic.catalogue import find_method
 from tasks.cache import ResultCache
 from tasks.checkpoint import is_weight_file, read_json_object
 from tasks.errors import CocktailError
+from tasks.layered import Setting
 from tasks.licences import licence_problems
 from tasks.messages import list_some
 from tasks.parallel import call_all
@@ -19,10 +21,11 @@ from tasks.plan.descent import measure_descent
 from tasks.plan.findings import Findings
 from tasks.plan.resolve import check_pin, resolve_model
 from tasks.plan.sketch import open_sketch
-from tasks.recipe import Recipe, scale_shares
+from tasks.recipe import Recipe
 from tasks.references import Place, canonical, parse_reference
 from tasks.registry.address import split_destination
 from tasks.settings import CandidateSettings
+from tasks.shares import scale_shares
 
 logger = logging.getLogger(__name__)
 
@@ -234,12 +237,12 @@ def _remaining_problems(recipe: Recipe, left_out: Mapping[str, str]) -> list[str
         return []
     remaining: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     remaining["candidates"] = [entry for entry in remaining["candidates"] if entry["name"] not in left_out]
-    weights: dict[str, float] | None = remaining["weigh"]["weights"]
+    weights: dict[str, Setting] | None = remaining["weigh"]["weights"]
     if weights is not None:
         kept = {name: weight for name, weight in weights.items() if name not in left_out}
-        is_linear = recipe.merge.method == "linear"
+        are_shares = find_method(recipe.merge.method).weights == "sum to 1"
         # Shares are scaled, as they will be when they are weighed; what cannot be scaled is refused as it stands.
-        remaining["weigh"]["weights"] = (scale_shares(kept, list(kept)) if is_linear else None) or kept
+        remaining["weigh"]["weights"] = (scale_shares(kept, list(kept)) if are_shares else None) or kept
     try:
         Recipe.model_validate(remaining)
     except ValidationError as error:

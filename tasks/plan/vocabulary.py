@@ -5,16 +5,14 @@ settings of truncation and padding, and how the JSON is laid out, do not matter.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.checkpoint import read_json_object
 from tasks.messages import list_some
 from tasks.plan.findings import Findings
 from tasks.records import Checkpoint
+from tasks.vocabularies import TOKENIZER_FILE, Vocabulary, read_vocabulary
 
-TOKENIZER_FILE = "tokenizer.json"
 # Vocabularies outside tokenizer.json, of models that were saved without the fast tokenizer.
 _PLAIN_VOCABULARIES = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
@@ -22,19 +20,6 @@ _PLAIN_VOCABULARIES = (
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # A chat model ends its turns with another token than its base, and pad tokens are never learned.
 _BASE_DECIDES = frozenset({"eos_token", "pad_token"})
-_STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What a tokenizer.json says."""
-
-    ids: dict[str, int]
-    """Token to its number, added tokens included."""
-    merges: tuple[str, ...]
-    """BPE only: pairs in the order they are merged."""
-    steps: dict[str, Any]
-    """What is done to text before and after, by the names of tokenizer.json."""
 
 
 def compare_tokenizers(base: Checkpoint, candidate: Checkpoint, label: str) -> Findings:
@@ -49,23 +34,6 @@ def compare_tokenizers(base: Checkpoint, candidate: Checkpoint, label: str) -> F
     if any(base.files.get(name) != candidate.files.get(name) for name in names):
         found.extend(_compare_special_tokens(base.folder, candidate.folder, label))
     return found
-
-
-def read_vocabulary(path: Path) -> Vocabulary:
-    """The content of a tokenizer.json.
-
-    Raises:
-        CheckpointError: it is no JSON object.
-    """
-    content = read_json_object(path)
-    model: dict[str, Any] = content.get("model") or {}
-    vocabulary = model.get("vocab") or {}
-    if isinstance(vocabulary, list):  # Unigram: pairs of token and score, numbered by their place.
-        vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    # Old files write a merge as "a b", newer ones as ["a", "b"].
-    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or [])
-    return Vocabulary({**vocabulary, **added}, tuple(merges), {step: content.get(step) for step in _STEPS})
 
 
 def _compare_vocabularies(base: Checkpoint, candidate: Checkpoint, label: str) -> Findings:
@@ -108,7 +76,7 @@ def _compare_content(base: Vocabulary, candidate: Vocabulary, label: str) -> Fin
         found.problems.append(
             f"{label}: its BPE merges differ from the base's from number {first} on; both must split text alike"
         )
-    for step in _STEPS:
+    for step in base.steps:
         if base.steps[step] != candidate.steps[step]:
             found.warnings.append(
                 f"{label}: tokenizer.json has another {step} than the base's; the merged model takes the base's"

@@ -4,13 +4,16 @@ It says nothing of dates, machines, the champion or the version, and names no lo
 anywhere, gives the same card. That is why numbers are printed with a fixed number of digits.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
+from tasks.layered import Setting, map_numbers
 from tasks.licences import HUB_LICENCES
+from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, RefreshReport
@@ -83,6 +86,7 @@ def render_card(recipe: Recipe, report: RefreshReport, lineage: Sequence[Ancesto
         f"A merge of {len(report.plan.candidates)} models made by LM-Cocktail Flows: method `{recipe.merge.method}`, "
         f"weights by strategy `{report.weights.strategy}`.\n",
         f"## What was mixed\n\n{_lineage_table(lineage)}",
+        *_parameter_notes(recipe, report),
         *_trust_notes(report),
         *_evaluation_section(report),
         f"## How to load it\n\n```python\n{_LOADING[recipe.model_type]}```\n\n{_WHERE}",
@@ -160,6 +164,29 @@ def _origin(ancestor: Ancestor) -> str:
     if name := _hub_name(ancestor.checkpoint):
         return f"{name} at `{ancestor.checkpoint.revision}`"
     return f"content `sha256:{ancestor.checkpoint.digest[:12]}`"
+
+
+def _parameter_notes(recipe: Recipe, report: RefreshReport) -> Iterator[str]:
+    """What the method was told, where it takes anything; weights in full where the table has but their mean."""
+    names = {candidate.name for candidate in report.plan.candidates}
+    taking_part = [candidate for candidate in recipe.candidates if candidate.name in names]
+    own = candidate_parameters(recipe.merge, taking_part)
+    told = {f"`{name}`": setting for name, setting in merge_parameters(recipe.merge).items()}
+    told |= {f"`{name}` of {candidate}": value for candidate, found in own.items() for name, value in found.items()}
+    told |= {f"weight of {name}": setting for name, setting in (report.weights.by_depth or {}).items()}
+    if told:
+        yield "Parameters: " + "; ".join(f"{label} {_setting(value)}" for label, value in told.items()) + ".\n"
+    if report.weights.by_depth:
+        yield "Lists are by depth, from the first layer to the last; the table has their mean.\n"
+
+
+def _setting(setting: Setting) -> str:
+    """As it would stand in a recipe, with four digits."""
+
+    def shorten(number: float) -> float:
+        return number if isinstance(number, bool) else float(f"{number:.4g}")
+
+    return json.dumps(map_numbers(setting, shorten))
 
 
 def _trust_notes(report: RefreshReport) -> Iterator[str]:

@@ -47,7 +47,7 @@ def pin_recipe(report: RefreshReport) -> Recipe:
         task | {"sha256": plan.evaluation_data[task["name"]].sha256} for task in recipe.get("evaluate", [])
     ]
     if plan.left_out and recipe["weigh"].get("weights"):
-        recipe["weigh"] = recipe["weigh"] | {"weights": report.weights.weights}
+        recipe["weigh"] = recipe["weigh"] | {"weights": report.weights.settings}
     anchors = {anchor.name: anchor for anchor in plan.anchors}
     rules = cast(list[dict[str, Any]], recipe.get("gate", {}).get("rules", []))
     recipe["gate"] = {"rules": [_pin_rule(rule, anchors) for rule in rules]}

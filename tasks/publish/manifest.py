@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tasks.health_summaries import summarise_health
+from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
 from tasks.records import SCHEMA_VERSION, FileDigest, RefreshReport, to_json
@@ -54,16 +56,16 @@ def build_manifest(
         "model_type": recipe.model_type,
         "strategy": report.weights.strategy,
         "method": recipe.merge.method,
-        "parameters": _parameters(recipe),
+        "parameters": _parameters(recipe, report),
         "dtype": recipe.merge.dtype,
         "models": [_model(ancestor) for ancestor in lineage],
         "examples": {"sha256": examples.sha256, "n": examples.n} if examples else None,
         "trust": to_json(report.weights.trust),
+        "health": summarise_health(report.merged.health) if report.merged.health else None,
         "evaluation": summarise_evaluations(report.evaluations),
         "gate": {"passed": report.gate.passed, "reasons": list(report.gate.reasons)},
         "files": {path: to_json(files[path]) for path in sorted(files)},
-        # No method of this version draws random numbers.
-        "seed": None,
+        "seed": recipe.merge.seed,
         "environment": read_environment(),
         "timings": report.seconds,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -89,9 +91,18 @@ def peak_rss_bytes() -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def _parameters(recipe: Recipe) -> dict[str, Any]:
-    weigh = recipe.weigh.model_dump(mode="json", exclude={"strategy", "weights"}, exclude_none=True)
-    return {"weigh": weigh, "merge": recipe.merge.parameters.model_dump(mode="json", by_alias=True)}
+def _parameters(recipe: Recipe, report: RefreshReport) -> dict[str, Any]:
+    """All parameters of weighing and of the method, with defaults; those of candidates and weights by depth if any."""
+    names = {candidate.name for candidate in report.plan.candidates}
+    taking_part = [candidate for candidate in recipe.candidates if candidate.name in names]
+    own = {name: found for name, found in candidate_parameters(recipe.merge, taking_part).items() if found}
+    by_depth = report.weights.by_depth
+    return {
+        "weigh": recipe.weigh.model_dump(mode="json", exclude={"strategy", "weights"}, exclude_none=True),
+        "merge": merge_parameters(recipe.merge),
+        **({"candidates": own} if own else {}),
+        **({"weights": by_depth} if by_depth else {}),
+    }
 
 
 def _model(ancestor: Ancestor) -> dict[str, Any]:

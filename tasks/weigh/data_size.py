@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from tasks.errors import RecipeError
-from tasks.recipe import NO_GENERAL_SIZE, train_size_problem
+from tasks.method_problems import NO_GENERAL_SIZE, train_size_problem
 from tasks.settings import CandidateSettings
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tasks.errors import RecipeError
-from tasks.recipe import WEIGHT_SUM_TOLERANCE, scale_shares
+from tasks.layered import Setting, numbers_in
 from tasks.settings import CandidateSettings
+from tasks.shares import scale_shares, sum_problem, sums_of
 
 
 def compute_uniform_weights(names: Sequence[str]) -> dict[str, float]:
@@ -19,11 +20,12 @@ def compute_uniform_weights(names: Sequence[str]) -> dict[str, float]:
     return {name: 1 / len(names) for name in names}
 
 
-def take_given_shares(given: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+def take_given_shares(given: Mapping[str, Setting], names: Sequence[str]) -> dict[str, Setting]:
     """The shares of the candidates that take part, scaled to sum to exactly 1.
 
     Args:
-        given: Name to share for every candidate of the recipe; decimals, so their sum may miss 1 a little.
+        given: Name to share for every candidate of the recipe; decimals, so their sum may miss 1 a little. Shares that
+            differ from tensor to tensor sum to 1 in each of them.
         names: The candidates that take part, in the recipe's order. The share of one that was left out goes to the
             others in proportion.
 
@@ -32,23 +34,34 @@ def take_given_shares(given: Mapping[str, float], names: Sequence[str]) -> dict[
 
     Raises:
         RecipeError: a share is missing or not finite, all shares do not sum to 1 within WEIGHT_SUM_TOLERANCE, or those
-            of the candidates that take part leave nothing to share.
+            of the candidates that take part leave nothing to share, or not the same in every tensor.
     """
     _check_numbers(given, names)
-    total = math.fsum(given.values())
-    if abs(total - 1) > WEIGHT_SUM_TOLERANCE:
-        raise RecipeError(f"weigh.weights: a linear merge needs weights that sum to 1; these sum to {total:.6g}")
+    if problem := sum_problem(given):
+        raise RecipeError(problem)
     shares = scale_shares(given, names)
     if shares is None:
-        kept = math.fsum(given[name] for name in names)
+        sums = [total for _, _, total in sums_of([given[name] for name in names])]
+        least, most = f"{min(sums):.6g}", f"{max(sums):.6g}"
+        found = least if least == most else f"from {least} to {most}, which differs from tensor to tensor,"
         raise RecipeError(
-            f"weigh.weights: the candidates that take part ({', '.join(names) or 'none'}) have {kept:.6g} of the "
+            f"weigh.weights: the candidates that take part ({', '.join(names) or 'none'}) have {found} of the "
             "weight; give weight to candidates that are not optional"
         )
     return shares
 
 
-def take_omegas(candidates: Sequence[CandidateSettings], given: Mapping[str, float] | None) -> dict[str, float]:
+def take_given_weights(given: Mapping[str, Setting], names: Sequence[str]) -> dict[str, Setting]:
+    """The weights of the candidates that take part as they were written, for methods without a sum rule.
+
+    Raises:
+        RecipeError: a weight is missing or not finite.
+    """
+    _check_numbers(given, names)
+    return {name: given[name] for name in names}
+
+
+def take_omegas(candidates: Sequence[CandidateSettings], given: Mapping[str, Setting] | None) -> dict[str, Setting]:
     """How much of each skill is added: general + sum of omega x (skill - base).
 
     Args:
@@ -68,7 +81,7 @@ def take_omegas(candidates: Sequence[CandidateSettings], given: Mapping[str, flo
     twice = [candidate.name for candidate in candidates if given is not None and candidate.omega is not None]
     if twice:
         raise RecipeError(f"omega of {', '.join(twice)}: weigh.weights says it too; write it in one place")
-    numbers = dict(given) if given is not None else _omegas_of(candidates)
+    numbers: Mapping[str, Setting] = given if given is not None else _omegas_of(candidates)
     names = [candidate.name for candidate in candidates]
     _check_numbers(numbers, names)
     for candidate in candidates:
@@ -77,7 +90,7 @@ def take_omegas(candidates: Sequence[CandidateSettings], given: Mapping[str, flo
                 f"candidate {candidate.name!r}: skills are added to the whole general model, so its weight is 1, "
                 f"found {numbers[candidate.name]}"
             )
-    return {name: float(numbers[name]) for name in names}
+    return {name: numbers[name] for name in names}
 
 
 def _omegas_of(candidates: Sequence[CandidateSettings]) -> dict[str, float]:
@@ -86,11 +99,16 @@ def _omegas_of(candidates: Sequence[CandidateSettings]) -> dict[str, float]:
     return general | omegas
 
 
-def _check_numbers(numbers: Mapping[str, float], names: Sequence[str]) -> None:
+def _check_numbers(numbers: Mapping[str, Setting], names: Sequence[str]) -> None:
     if missing := [name for name in names if name not in numbers]:
         raise RecipeError(
             f"no weight for {', '.join(missing)}; list it under weigh.weights, or write omega beside the candidate "
             "(method task_arithmetic)"
         )
-    if broken := [f"{name} ({number})" for name, number in numbers.items() if not math.isfinite(number)]:
+    broken = [
+        f"{name} ({setting})"
+        for name, setting in numbers.items()
+        if not all(math.isfinite(number) for number in numbers_in(setting))
+    ]
+    if broken:
         raise RecipeError(f"weights must be finite numbers; found {', '.join(broken)}")

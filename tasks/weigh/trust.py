@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
+from tasks.layered import Setting, mean_over_depth
 from tasks.records import Score, Trust, standard_error
 
 NEARLY_UNIFORM = 0.95
@@ -45,9 +46,10 @@ def warn_about_losses(scores: Sequence[Score], weights: Mapping[str, float], tem
     return (*_flatness_warnings(scores, weights, temperature, spread), *_noise_warnings(scores))
 
 
-def warn_about_left_out(given: Mapping[str, float], names: Sequence[str]) -> tuple[str, ...]:
+def warn_about_left_out(given: Mapping[str, Setting], names: Sequence[str]) -> tuple[str, ...]:
     """Say whose given weight went to the others because the candidate was left out."""
-    lost = [f"{name} ({given[name]:g})" for name in given if name not in names and given[name] != 0]
+    shares = {name: mean_over_depth(setting) for name, setting in given.items() if name not in names}
+    lost = [f"{name} ({share:g})" for name, share in shares.items() if share != 0]
     if not lost:
         return ()
     return (f"the weight of {', '.join(lost)}, which was left out, went to the other candidates in proportion",)

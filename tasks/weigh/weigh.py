@@ -2,13 +2,16 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from tasks.arithmetic.catalogue import find_method
 from tasks.errors import InputError, NonFiniteError, RecipeError
+from tasks.layered import Setting, is_layered, mean_over_depth
+from tasks.method_problems import TASK_ARITHMETIC
 from tasks.records import MergeWeights, Score, Trust
 from tasks.settings import CandidateSettings, WeighSettings
 from tasks.weigh.data_size import compute_data_omegas, compute_data_shares
-from tasks.weigh.given import compute_uniform_weights, take_given_shares, take_omegas
+from tasks.weigh.given import compute_uniform_weights, take_given_shares, take_given_weights, take_omegas
 from tasks.weigh.loss import compute_merge_weights, mix_with_target
 from tasks.weigh.trust import (
     assess_weights,
@@ -30,7 +33,8 @@ def weigh_candidates(
         candidates: Those that take part, in the recipe's order; an optional one that failed is not among them.
         scores: One per candidate for strategy loss; not looked at by the others.
         settings: Strategy and its numbers.
-        method: Merge method. Weights of `linear` sum to 1 within 1e-12; those of `task_arithmetic` are omegas.
+        method: Merge method. Weights of `linear` sum to 1 within 1e-12; those of `task_arithmetic` are omegas. For all
+            others they are what the strategy says; given ones are taken as they are.
 
     Returns:
         Weights in the order of `candidates`, with what makes them doubtful.
@@ -42,18 +46,18 @@ def weigh_candidates(
     """
     if not candidates:
         raise RecipeError("candidates: none is left to weigh; all were optional and failed")
-    if method == "task_arithmetic":
+    if method == TASK_ARITHMETIC:
         weights = _weigh_skills(candidates, settings)
     elif settings.strategy == "loss":
-        weights = _weigh_by_loss(candidates, scores, settings)
+        weights = _weigh_by_loss(candidates, scores, settings, method)
     elif settings.strategy == "uniform":
         shares = compute_uniform_weights([candidate.name for candidate in candidates])
-        weights = MergeWeights("uniform", shares, assess_weights(shares))
+        weights = MergeWeights("uniform", shares, _assess(method, shares))
     elif settings.strategy == "data_size":
         shares = compute_data_shares(candidates)
-        weights = MergeWeights("data_size", shares, assess_weights(shares))
+        weights = MergeWeights("data_size", shares, _assess(method, shares))
     else:
-        weights = _weigh_as_given(candidates, settings)
+        weights = _weigh_as_given(candidates, settings, method)
     listed = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.weights.items())
     logger.info(
         "weighed %d candidates by %s: %s; effective models %.2f",
@@ -65,7 +69,7 @@ def weigh_candidates(
 
 
 def _weigh_by_loss(
-    candidates: Sequence[CandidateSettings], scores: Sequence[Score], settings: WeighSettings
+    candidates: Sequence[CandidateSettings], scores: Sequence[Score], settings: WeighSettings, method: str
 ) -> MergeWeights:
     by_name = _scores_by_name(candidates, scores)
     losses = {name: score.loss for name, score in by_name.items()}
@@ -79,7 +83,14 @@ def _weigh_by_loss(
         shares = mix_with_target(losses, target, alpha, settings.temperature)
     weighed = [score for name, score in by_name.items() if name not in targets]
     warnings = warn_about_losses(weighed, shares, settings.temperature)
-    return MergeWeights("loss", shares, assess_weights(shares, warnings))
+    return MergeWeights("loss", shares, _assess(method, shares, warnings))
+
+
+def _assess(method: str, weights: Mapping[str, float], warnings: Sequence[str] = ()) -> Trust:
+    """The trust record. Nobody is alone where the method mixes with the base."""
+    if find_method(method).base == "needed":
+        return Trust(compute_effective_models(weights), tuple(warnings))
+    return assess_weights(weights, warnings)
 
 
 def _target_and_alpha(targets: Sequence[str], alpha: float | None) -> tuple[str, float]:
@@ -95,16 +106,25 @@ def _target_and_alpha(targets: Sequence[str], alpha: float | None) -> tuple[str,
     return targets[0], alpha
 
 
-def _weigh_as_given(candidates: Sequence[CandidateSettings], settings: WeighSettings) -> MergeWeights:
+def _weigh_as_given(candidates: Sequence[CandidateSettings], settings: WeighSettings, method: str) -> MergeWeights:
     if settings.weights is None:
         raise RecipeError("weigh.weights: strategy given needs one number per candidate")
     names = [candidate.name for candidate in candidates]
+    if find_method(method).weights != "sum to 1":
+        return _as_weights(take_given_weights(settings.weights, names), method)
     shares = take_given_shares(settings.weights, names)
     for warning in warn_about_left_out(settings.weights, names):
         # Only in the log: the trust record is part of the model card, which must be the same when the release's lock
         # file, in which nothing is left out, is run again.
         logger.warning("weights: %s", warning)
-    return MergeWeights("given", shares, assess_weights(shares))
+    return _as_weights(shares, method)
+
+
+def _as_weights(given: Mapping[str, Setting], method: str) -> MergeWeights:
+    """Given weights as a record, with one number each to stand for those that differ from tensor to tensor."""
+    numbers = {name: mean_over_depth(setting) for name, setting in given.items()}
+    by_depth = dict(given) if any(map(is_layered, given.values())) else None
+    return MergeWeights("given", numbers, _assess(method, numbers), by_depth)
 
 
 def _weigh_skills(candidates: Sequence[CandidateSettings], settings: WeighSettings) -> MergeWeights:
@@ -114,9 +134,7 @@ def _weigh_skills(candidates: Sequence[CandidateSettings], settings: WeighSettin
         return MergeWeights("data_size", omegas, Trust(compute_effective_models(omegas), warnings))
     if settings.strategy != "given":
         raise RecipeError(f"weigh.strategy: task_arithmetic takes given omegas, not {settings.strategy}; or data_size")
-    omegas = take_omegas(candidates, settings.weights)
-    # No warning about a lone candidate: a single skill is mixed with the base.
-    return MergeWeights("given", omegas, Trust(compute_effective_models(omegas)))
+    return _as_weights(take_omegas(candidates, settings.weights), TASK_ARITHMETIC)
 
 
 def _scores_by_name(candidates: Sequence[CandidateSettings], scores: Sequence[Score]) -> dict[str, Score]:

@@ -212,6 +212,15 @@ def test_merge_refuses_an_output_that_cannot_be_before_it_scores(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_merge_shows_how_far_candidates_moved_as_exactly_as_asked(run: Run, tmp_path: Path):
+    result = run("merge", *GIVEN, "--output", tmp_path / "shown", "--health", "exact")
+    assert result.exit_code == 0, result.stderr
+    assert "How far candidates moved" in result.stdout and "estimated" not in result.stdout
+    assert "clinc and wordnet" in result.stdout
+    result = run("merge", *GIVEN, "--output", tmp_path / "quiet", "--health", "none")
+    assert result.exit_code == 0 and "candidates moved" not in result.stdout
+
+
 def test_a_broken_model_or_too_little_room_leaves_nothing_behind(
     run: Run, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

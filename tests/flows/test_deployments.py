@@ -145,7 +145,7 @@ def test_a_run_asked_for_by_rest_releases_a_model(site: Site):
     release = site.folder / "releases/assistant/versions" / alias["version"]
     assert json.loads((release / "manifest.json").read_text())["flow_run_id"] == run
     keys = {artifact["key"] for artifact in artifacts_of(site, run)}
-    expected = {"plan", "weights", "evaluations", "gate", "card"}
+    expected = {"plan", "weights", "health", "evaluations", "gate", "card"}
     assert {f"assistant-{what}" for what in expected} <= keys
 
 

@@ -27,10 +27,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from flows.recipe import demo_recipe_path
 from flows.refresh import refresh
 from flows.rollback import promote, rollback
+from flows.run import report_of
 from tasks.cache import open_cache
 from tasks.data.examples import read_rows
 from tasks.devices import open_devices
-from tasks.errors import InputError, NonFiniteError
+from tasks.errors import InputError, NonFiniteError, WorkerDiedError
 from tasks.plan.plan import plan_refresh
 from tasks.recipe import Recipe
 from tasks.registry.promotion import unblock
@@ -315,3 +316,44 @@ def test_artifacts_of_a_night_tell_losses_metrics_gate_and_card(recipe: Recipe, 
     assert "Gate: passed" in artifacts["assistant-gate"].data
     assert json.loads(artifacts["assistant-evaluations"].data)[0]["task"] == "clinc"
     assert "merge" in artifacts["assistant-card"].data
+    parts = json.loads(artifacts["assistant-health"].data)
+    # The base, which is a candidate, too, did not move.
+    assert parts[-1].keys() == {"part of the model", "clinc", "wordnet"}
+    assert parts[-1]["part of the model"] == "whole model"
+    assert "clinc and wordnet: cosine " in artifacts["assistant-health"].description
+
+
+def test_a_night_that_ended_after_its_merge_is_finished_by_the_next_without_merging_again(
+    content: dict[str, Any], cache: CacheSettings, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = read(content)
+    work = Path(str(cache.folder)) / "work"
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise WorkerDiedError("the machine went down")
+
+        patch.setattr("flows.refresh.evaluation_pairs", fail)
+        with pytest.raises(WorkerDiedError):
+            refresh(recipe, cache=cache)
+    (weights,) = work.glob("*/merged/model.safetensors")
+    written = weights.stat().st_mtime_ns, weights.stat().st_ino
+
+    def merge_again(*_: object) -> None:
+        raise AssertionError("nothing needs to be merged")
+
+    monkeypatch.setattr("tasks.merge.merge._merge", merge_again)
+    seen: list[tuple[int, int]] = []
+
+    def note(*arguments: Any) -> Any:
+        merged = arguments[4]
+        seen.append((merged.bytes_read, merged.bytes_written))
+        assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == written
+        return report_of(*arguments)
+
+    monkeypatch.setattr("flows.refresh.report_of", note)
+    _, result = run(recipe, cache)
+    assert result["status"] == "published" and seen == [(0, 0)]
+    registry = open_registry(recipe.publish.to[0], recipe.name)
+    assert verify_release(registry, "champion") == []
+    assert list(work.iterdir()) == []

@@ -9,6 +9,7 @@ import pytest
 from flows.run import (
     StepClock,
     check_destination,
+    clear_work,
     evaluation_pairs,
     general_model,
     keep_usable,
@@ -19,7 +20,7 @@ from flows.run import (
     work_folder,
 )
 from tasks.cache import ResultCache
-from tasks.errors import CheckpointError, RecipeError
+from tasks.errors import CheckpointError, RecipeError, StoreError, WorkerDiedError
 from tasks.evaluate.model import measuring_conditions
 from tasks.plan.fingerprints import with_fingerprints
 from tasks.recipe import Recipe
@@ -157,10 +158,41 @@ def test_the_clock_notes_steps_that_ended_well():
 
 def test_the_work_folder_is_this_runs_alone_and_goes_with_it(tmp_path: Path):
     cache = ResultCache(tmp_path)
-    with work_folder(cache) as one, work_folder(cache) as other:
+    with work_folder(cache, PLAN) as one, work_folder(cache, PLAN) as other:
         assert one != other
-        (one / "merged").mkdir(parents=True)
-    with pytest.raises(ValueError, match="broken"), work_folder(cache) as folder:
-        folder.mkdir()
+        (one / "merged").mkdir()
+        (other / "merged").mkdir()
+    with pytest.raises(ValueError, match="broken"), work_folder(cache, PLAN) as folder:
+        (folder / "merged").mkdir()
         raise ValueError("broken")
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_work_folder_of_a_run_that_another_may_finish_is_found_by_the_next_of_that_model(tmp_path: Path):
+    cache = ResultCache(tmp_path)
+    with pytest.raises(WorkerDiedError), work_folder(cache, PLAN) as left:
+        (left / "merged").mkdir()
+        raise WorkerDiedError("killed while it evaluated")
+    other = dataclasses.replace(PLAN, model_fingerprint="f" * 64)
+    with work_folder(cache, other) as folder:
+        assert folder != left and list(folder.iterdir()) == []
+    with work_folder(cache, PLAN) as folder:
+        assert folder == left and [path.name for path in folder.iterdir()] == ["merged"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_a_decided_model_left_in_the_work_folder_is_cleared(tmp_path: Path):
+    cache = ResultCache(tmp_path)
+    clear_work(cache, PLAN)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), work_folder(cache, PLAN) as folder:
+        (folder / "merged").mkdir()
+        raise KeyboardInterrupt
+    clear_work(cache, PLAN)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_work_folder_that_cannot_be_written_is_told(tmp_path: Path):
+    (tmp_path / "work").touch()
+    with pytest.raises(StoreError, match=r"work: cannot be written: .*work"), work_folder(ResultCache(tmp_path), PLAN):
+        pass

@@ -1,7 +1,8 @@
 """Small checkpoints on disk, and their tensors back."""
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.checkpoint import describe_folder, list_model_files
+from tasks.arithmetic.method import Formula, TensorInputs
+from tasks.arithmetic.methods.linear import Linear
+from tasks.checkpoint import describe_folder, list_model_files, read_tensor_views
 from tasks.digests import hash_file
+from tasks.merge.job import Job, Output, plan_parts
+from tasks.merge.layout import plan_layout
+from tasks.merge.ranges import open_descriptor, preallocate, write_range
+from tasks.merge.sources import FileSource, TensorSource
+from tasks.merge.stream import stream_tensors
 from tasks.records import Checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]
@@ -87,3 +95,36 @@ def random_tensors() -> Callable[..., dict[str, Tensor]]:
         return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
     return draw
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Callable[..., bytes]:
+    """Average checkpoints equally, or by another formula, into one file and return its bytes."""
+
+    def run(
+        *checkpoints: Checkpoint,
+        formula: Callable[[TensorInputs], Formula] = Linear,
+        wrap: Callable[[FileSource], TensorSource] = lambda source: source,
+        dtype: str = "base",
+        n_threads: int = 2,
+        block_elements: int = 1000,
+        report: Callable[[int, int], None] | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        files = [FileSource(each.name, read_tensor_views(each.folder)) for each in checkpoints]
+        weights = (1 / len(checkpoints),) * len(checkpoints)
+        (file,) = plan_layout(files[0].tensors, dtype, 10**9).files
+        folder = tmp_path / f"streamed-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        path = folder / file.path
+        preallocate(path, file.size)
+        with open_descriptor(path, os.O_WRONLY) as descriptor:
+            write_range(descriptor, 0, memoryview(file.header))
+        output = Output(folder, lambda tensor: formula(TensorInputs(tensor.name, tensor.shape, weights)))
+        sources: Sequence[TensorSource] = [wrap(each) for each in files]
+        job = Job(sources[0], sources, [output], block_elements)
+        before()
+        stream_tensors(job, plan_parts(job, file.tensors), lambda *_: None, report, n_threads)
+        return path.read_bytes()
+
+    return run

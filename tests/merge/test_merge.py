@@ -77,7 +77,13 @@ def test_task_arithmetic_adds_scaled_differences_of_full_state_dicts(
     b, g, x, y = map(double, tensors)
     weights = {"g": 0.25, "x": 0.5, "y": -0.75}
     merged = merge(
-        candidates, weights, base=base, method="task_arithmetic", general=general, scale=1.5, dtype="float32"
+        candidates,
+        weights,
+        base=base,
+        method="task_arithmetic",
+        general=general,
+        parameters={"lambda": 1.5},
+        dtype="float32",
     )
     exact = {
         name: (g[name] if general else b[name])
@@ -139,6 +145,13 @@ def test_all_mismatches_of_all_candidates_are_told_and_nothing_is_written(make_c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
+def test_a_quantised_checkpoint_is_refused(make_checkpoint, merge):
+    a, b = (make_checkpoint(name, {"w": torch.ones(2)}) for name in "ab")
+    (b.folder / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    with pytest.raises(CheckpointMismatchError, match=r"b: its config\.json says .* \(quant_method awq\)"):
+        merge([a, b], {"a": 0.5, "b": 0.5})
+
+
 @pytest.mark.parametrize(
     "weights, message",
     [
@@ -191,13 +204,20 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_interrupt_leaves_nothing(make_checkpoint, random_tensors, merge, tmp_path: Path):
-    def interrupt(_: int, __: int) -> None:
-        raise KeyboardInterrupt
+def test_an_interrupt_leaves_no_output_and_keeps_what_was_finished(
+    make_checkpoint, random_tensors, merge, tmp_path: Path
+):
+    def interrupt(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
 
+    candidate = make_checkpoint("a", random_tensors(1))
     with pytest.raises(KeyboardInterrupt):
-        merge([make_checkpoint("a", random_tensors(1))], {"a": 1.0}, report_progress=interrupt)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        merge([candidate], {"a": 1.0}, report_progress=interrupt)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["a"]
+    # All of the only file was merged, so that nothing is read again.
+    assert merge([candidate], {"a": 1.0}).bytes_read == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
 
 
 def test_a_candidate_with_nan_leaves_nothing(make_checkpoint, merge, tmp_path: Path):

@@ -9,45 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError, NonFiniteError
-from tasks.merge import methods
-from tasks.merge.blocks import Job, Source, is_finite
-from tasks.merge.layout import plan_layout
-from tasks.merge.ranges import open_descriptor, preallocate, write_range
-from tasks.merge.stream import stream_tensors
-from tasks.records import Checkpoint
+from tasks.merge.blocks import is_finite
 
 Stream = Callable[..., bytes]
-
-
-@pytest.fixture
-def stream(tmp_path: Path) -> Stream:
-    """Average checkpoints equally into one file and return its bytes."""
-
-    def run(
-        *checkpoints: Checkpoint,
-        dtype: str = "base",
-        n_threads: int = 2,
-        block_elements: int = 1000,
-        report: Callable[[int, int], None] | None = None,
-        before: Callable[[], None] = lambda: None,
-    ) -> bytes:
-        sources = [Source(each.name, read_tensor_views(each.folder)) for each in checkpoints]
-        weights = {each.name: 1 / len(checkpoints) for each in checkpoints}
-        (file,) = plan_layout(sources[0].tensors, dtype, 10**9).files
-        folder = tmp_path / f"streamed-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        path = folder / file.path
-        preallocate(path, file.size)
-        with open_descriptor(path, os.O_WRONLY) as descriptor:
-            write_range(descriptor, 0, memoryview(file.header))
-        job = Job(sources[0], sources, methods.linear(checkpoints, weights).combine, folder, block_elements)
-        before()
-        stream_tensors(job, file.tensors, lambda *_: None, report, n_threads)
-        return path.read_bytes()
-
-    return run
 
 
 @pytest.mark.parametrize("dtype", ["base", "bfloat16", "float16"])

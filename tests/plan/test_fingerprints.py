@@ -176,3 +176,53 @@ def test_sizes_of_training_data_count_where_they_decide_the_weights():
 
     assert sized("data_size", 1, 3) != sized("data_size", 1, 2)
     assert sized("uniform", 1, 3) == sized("uniform", 1, 2)
+
+
+def told(method: str = "ties", own: dict[str, Any] | None = None, base: str | None = "/b", **merge: Any) -> str:
+    candidates = [{"name": "news", "model": "/m", "parameters": own}, {"name": "law", "model": "/m"}]
+    uniform = {"strategy": "uniform"}
+    return model_fingerprint(
+        recipe(base=base, candidates=candidates, weigh=uniform, merge={"method": method, **merge}), PLAN
+    )
+
+
+def test_writing_a_default_changes_no_fingerprint():
+    assert told() == told(parameters={"lambda": 1, "normalize": True, "density": 1.0}, seed=0, embeddings=None)
+    assert told() == told(own={"density": 1})
+    # In whichever place it is written.
+    assert told(parameters={"density": 0.5}, own={"density": 1}) != told()
+    both = [{"name": name, "model": "/m", "parameters": {"density": 0.5}} for name in ("news", "law")]
+    apart = recipe(candidates=both, weigh={"strategy": "uniform"}, merge={"method": "ties"}, base="/b")
+    assert model_fingerprint(apart, PLAN) == told(parameters={"density": 0.5})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "dare_ties"},
+        {"parameters": {"lambda": 0.5}},
+        {"parameters": {"lambda": [0.5, 1]}},
+        {"parameters": {"normalize": False}},
+        {"own": {"density": 0.5}},
+        {"seed": 1},
+        {"embeddings": "union"},
+    ],
+    ids=str,
+)
+def test_method_parameters_seed_and_vocabulary_belong_to_the_model(change: dict[str, Any]):
+    assert told(**change) != told()
+
+
+def test_a_base_that_is_named_counts_where_the_method_may_go_without():
+    assert told("slerp") != told("slerp", base=None)
+    assert told("linear") == told("linear", base=None)
+
+
+def test_layered_weights_count_as_they_are_written():
+    def given(*weights: Any) -> str:
+        candidates = [{"name": name, "model": "/m"} for name in ("news", "law")]
+        weigh = {"strategy": "given", "weights": dict(zip(("news", "law"), weights, strict=True))}
+        return model_fingerprint(recipe(candidates=candidates, weigh=weigh), PLAN)
+
+    assert given([0, 1], [1, 0]) == given([0.0, 1.0], [1.0, 0.0])
+    assert len({given([0, 1], [1, 0]), given([1, 0], [0, 1]), given(0.5, 0.5)}) == 3

@@ -50,6 +50,20 @@ def test_places_on_one_file_system_share_its_room(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_merge_left_in_the_work_folder_or_beside_an_output_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    left = tmp_path / "work/.resumable-0123456789abcdef"
+    left.mkdir(parents=True)
+    left.with_name(left.name + ".lock").touch()
+    (left / "shard").write_bytes(b"1" * 5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10_000, 8_000, 2_000))
+    for place in (left.parent, left.parent / "output"):
+        assert space_problems(place, [], 7_000) == []
+    assert len(space_problems(tmp_path / "elsewhere", [], 7_000)) == 1
+    assert len(space_problems(left.parent, [str(tmp_path / "releases")], 7_000)) == 1
+
+
 def test_each_file_system_has_its_own_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:

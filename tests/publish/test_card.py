@@ -206,3 +206,22 @@ def test_a_base_that_is_also_a_candidate_is_listed_once(make_report, distinct_ba
     lineage = read_lineage(Recipe.model_validate(report.recipe), report)
     assert [(ancestor.checkpoint.name, ancestor.role) for ancestor in lineage] == [("base", "base"), ("news", "target")]
     assert lineage[0].weight == (None if distinct_base else 0.5)
+
+
+def test_parameters_of_the_method_are_in_the_card_with_defaults_and_weights_by_depth(make_report):
+    merge = {"method": "ties", "parameters": {"lambda": 1 / 3}}
+    weigh = {"strategy": "given", "weights": {"base": 0.5, "news": [0, 1]}}
+    report = make_report(merge=merge, weigh=weigh, candidates=[
+        {"name": name, "model": str(make_report().plan.base.folder.parent / name)} for name in ("base", "news")
+    ])  # fmt: skip
+    by_depth = {"base": 0.5, "news": [0.0, 1.0]}
+    report = dataclasses.replace(report, weights=dataclasses.replace(report.weights, by_depth=by_depth))
+    assert (
+        "Parameters: `lambda` 0.3333; `normalize` true; `density` of base 1.0; `density` of news 1.0; weight of base "
+        "0.5; weight of news [0.0, 1.0].\n\nLists are by depth, from the first layer to the last; the table has their "
+        "mean.\n"
+    ) in card_of(report)
+
+
+def test_a_method_without_parameters_says_nothing_of_them(make_report):
+    assert "Parameters" not in card_of(make_report())

@@ -9,7 +9,7 @@ import yaml
 
 from tasks.publish.lock import pin_reference, render_lock
 from tasks.recipe import Recipe
-from tasks.records import RefreshReport
+from tasks.records import MergeWeights, RefreshReport
 
 
 def read_lock(text: str) -> Recipe:
@@ -96,3 +96,30 @@ def test_a_recipe_without_base_examples_and_tasks_stays_without(make_report, rec
 )
 def test_references_are_pinned_where_they_can_come_to_mean_something_else(text: str, pinned: str):
     assert pin_reference(text, "abc") == pinned == pin_reference(pinned, "abc")
+
+
+def test_layered_weights_and_parameters_are_pinned_as_they_were_used(make_report, recipe: dict[str, Any]):
+    candidates = [
+        recipe["candidates"][0] | {"parameters": {"density": [0.2, 0.8]}},
+        {"name": "news", "model": recipe["candidates"][1]["model"]},
+        {"name": "law", "model": "/law", "optional": True},
+    ]
+    weights = {"base": [0.1, 0.6], "news": [{"filter": "mlp", "value": 0}, {"value": 0.5}], "law": 0.3}
+    merge = {"method": "ties", "seed": 3, "parameters": {"normalize": False, "lambda": 1}}
+    report = make_report(candidates=candidates, weigh={"strategy": "given", "weights": weights}, merge=merge)
+    used = {name: report.recipe["weigh"]["weights"][name] for name in ("base", "news")}
+    record = MergeWeights("given", {"base": 0.35, "news": 0.5}, report.weights.trust, used)
+    plan = dataclasses.replace(report.plan, left_out={"law": "NaN"})
+    report = dataclasses.replace(report, plan=plan, weights=record)
+    text = render_lock(report)
+    locked = read_lock(text)
+    assert locked.weigh.weights == {"base": [0.1, 0.6], "news": [{"filter": "mlp", "value": 0.0}, {"value": 0.5}]}
+    assert locked.candidates[0].parameters == {"density": [0.2, 0.8]}
+    assert (locked.merge.seed, locked.merge.parameters) == (3, {"normalize": False, "lambda": 1.0})
+    assert render_lock(rerun(report, text)) == text
+
+
+def test_a_lock_file_of_the_first_version_that_says_lambda_of_a_linear_merge_is_read(make_report):
+    text = render_lock(make_report()).replace("parameters: {}", "parameters: {lambda: 1.0}")
+    assert "lambda" in text
+    assert read_lock(text).merge.parameters == {"lambda": 1.0}

@@ -79,18 +79,30 @@ def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_repo
     manifest = registry.read_manifest(publish(make_report()).version)
     assert list(manifest) == [
         "schema_version", "name", "version", "sequence", "model_fingerprint", "decision_fingerprint", "created_at",
-        "model_type", "strategy", "method", "parameters", "dtype", "models", "examples", "trust", "evaluation", "gate",
-        "files", "seed", "environment", "timings", "peak_rss_bytes", "flow_run_id",
+        "model_type", "strategy", "method", "parameters", "dtype", "models", "examples", "trust", "health",
+        "evaluation", "gate", "files", "seed", "environment", "timings", "peak_rss_bytes", "flow_run_id",
     ]  # fmt: skip
     news = manifest["models"][1]
     assert list(news) == ["name", "model", "revision", "role", "weight", "loss", "loss_stderr", "licence", "files"]
     assert (news["name"], news["role"], news["weight"], news["loss"]) == ("news", "target", 0.5, 1.25)
-    assert manifest["parameters"] == {"weigh": {"temperature": 5.0, "alpha": 0.5}, "merge": {"lambda": 1.0}}
+    assert manifest["parameters"] == {"weigh": {"temperature": 5.0, "alpha": 0.5}, "merge": {}}
     assert manifest["evaluation"][0]["merged"] == 0.75
     assert manifest["evaluation"][0]["champion"] is None
     assert manifest["gate"] == {"passed": True, "reasons": ["news: +0.25 over the champion"]}
     assert manifest["environment"].keys() >= {"python", "platform", "torch", "transformers", "safetensors"}
     assert 2**20 < manifest["peak_rss_bytes"] < 2**40
+
+
+def test_the_manifest_has_all_parameters_of_the_method_and_weights_by_depth(
+    registry: Registry, make_report, publish: Publish
+):
+    report = make_report(merge={"method": "ties", "seed": 7, "parameters": {"density": 0.5}})
+    weights = dataclasses.replace(report.weights, by_depth={"base": [0.0, 1.0], "news": 0.5})
+    manifest = registry.read_manifest(publish(dataclasses.replace(report, weights=weights)).version)
+    assert manifest["seed"] == 7
+    assert manifest["parameters"]["merge"] == {"lambda": 1.0, "normalize": True}
+    assert manifest["parameters"]["candidates"] == {"base": {"density": 0.5}, "news": {"density": 0.5}}
+    assert manifest["parameters"]["weights"] == {"base": [0.0, 1.0], "news": 0.5}
 
 
 def test_the_same_inputs_elsewhere_and_later_give_the_same_bytes_in_all_files_but_the_manifest(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import RecipeError
 from tasks.settings import CandidateSettings
-from tasks.weigh.given import compute_uniform_weights, take_given_shares, take_omegas
+from tasks.weigh.given import compute_uniform_weights, take_given_shares, take_given_weights, take_omegas
 
 
 def candidate(name: str, **fields: object) -> CandidateSettings:
@@ -90,3 +90,27 @@ def test_omegas_that_say_nothing_clear_are_refused(
 ):
     with pytest.raises(RecipeError, match=message):
         take_omegas(candidates, weights)
+
+
+def test_layered_shares_of_one_left_out_go_to_the_others_where_they_are_the_same_everywhere():
+    shares = take_given_shares({"a": 0.2, "b": [0.2, 0.6], "c": [0.6, 0.2]}, ["b", "c"])
+    assert shares["b"] == pytest.approx([0.25, 0.75]) and shares["c"] == pytest.approx([0.75, 0.25])
+
+
+def test_layered_shares_that_leave_more_in_one_layer_than_in_another_are_refused():
+    with pytest.raises(
+        RecipeError, match=r"take part \(b\) have from 0.4 to 0.6, which differs from tensor to tensor, of"
+    ):
+        take_given_shares({"a": [0.6, 0.4], "b": [0.4, 0.6]}, ["b"])
+
+
+def test_weights_without_a_sum_rule_are_taken_as_they_are():
+    given_weights = {"b": 0.7, "a": [0.1, 2.0], "c": 9.0}
+    assert list(take_given_weights(given_weights, ["a", "b"]).items()) == [("a", [0.1, 2.0]), ("b", 0.7)]
+    with pytest.raises(RecipeError, match="no weight for d"):
+        take_given_weights(given_weights, ["a", "d"])
+
+
+def test_a_general_model_that_is_not_whole_in_every_layer_is_refused():
+    with pytest.raises(RecipeError, match=r"its weight is 1, found \[1.0, 0.5\]"):
+        take_omegas([candidate("chat", role="general"), candidate("code")], {"chat": [1.0, 0.5], "code": 0.5})

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from tasks.errors import InputError, NonFiniteError, RecipeError
-from tasks.records import Score
+from tasks.records import MergeWeights, Score, from_json, to_json
 from tasks.settings import CandidateSettings, WeighSettings
 from tasks.weigh.weigh import weigh_candidates
 
@@ -108,3 +108,42 @@ def test_a_loss_that_is_not_finite_is_refused_with_the_candidate_named():
     scores = [score("base", 1.0, 1.0), score("law", 1.0, math.nan)]
     with pytest.raises(NonFiniteError, match=r"candidate law \(1 of 2\)"):
         weigh_candidates([BASE, LAW], scores, LOSS, "linear")
+
+
+def test_layered_weights_are_kept_as_given_beside_their_mean():
+    settings = WeighSettings.model_validate({"strategy": "given", "weights": {"base": [0, 1], "law": [1, 0]}})
+    weights = weigh_candidates([BASE, LAW], [], settings, "linear")
+    assert weights.weights == {"base": 0.5, "law": 0.5}
+    assert weights.settings == weights.by_depth == {"base": [0.0, 1.0], "law": [1.0, 0.0]}
+    assert from_json(MergeWeights, to_json(weights)) == weights
+
+
+def test_weights_that_are_numbers_are_all_there_is():
+    weights = weigh_candidates([BASE, LAW], [], WeighSettings(strategy="uniform"), "linear")
+    assert weights.by_depth is None
+    assert weights.settings == weights.weights
+
+
+def test_methods_without_a_sum_rule_take_given_weights_as_they_are_and_those_of_any_strategy():
+    given = WeighSettings(strategy="given", weights={"base": 0.5, "news": 3.0, "law": 0.9})
+    # news was left out, and nothing is scaled.
+    assert weigh_candidates([BASE, LAW], [], given, "ties").weights == {"base": 0.5, "law": 0.9}
+    assert weigh_candidates([BASE, LAW], [], WeighSettings(strategy="uniform"), "ties").weights["law"] == 0.5
+    scores = [score("base", 1.5, 2.5), score("law", 0.5, 1.5)]
+    assert weigh_candidates([BASE, LAW], scores, LOSS, "ties").weights["law"] == pytest.approx(0.73106, abs=1e-5)
+
+
+def test_a_lone_candidate_of_a_method_that_mixes_with_the_base_is_not_warned_about():
+    uniform = WeighSettings(strategy="uniform")
+    assert weigh_candidates([LAW], [], uniform, "ties").trust.warnings == ()
+    assert weigh_candidates([LAW], [], uniform, "linear").trust.warnings == (
+        "law is the only candidate: nothing is mixed",
+    )
+
+
+def test_the_share_of_one_left_out_that_is_layered_is_named_by_its_mean(caplog: pytest.LogCaptureFixture):
+    weights = {"base": [0.1, 0.5], "news": [0.3, 0.3], "law": [0.6, 0.2]}
+    settings = WeighSettings.model_validate({"strategy": "given", "weights": weights})
+    found = weigh_candidates([BASE, LAW], [], settings, "linear")
+    assert "news (0.3), which was left out" in caplog.text
+    assert found.weights == pytest.approx({"base": 3 / 7, "law": 4 / 7})

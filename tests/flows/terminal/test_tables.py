@@ -115,3 +115,10 @@ def test_sizes_have_three_digits_and_a_unit():
     assert [_size(n) for n in sizes] == [
         "0 B", "999 B", "1 kB", "2.17 MB", "999 kB", "1 MB", "16 GB", "3e+03 TB",
     ]  # fmt: skip
+
+
+def test_weights_by_depth_are_marked_and_in_the_json():
+    weights = MergeWeights("given", {"law": 0.5}, Trust(1.0), {"law": [0.0, 1.0]})
+    assert weights_json([], weights)["by_depth"] == {"law": [0.0, 1.0]}
+    assert "by_depth" not in weights_json(SCORES, WEIGHTS)
+    assert "their mean is shown" in " ".join(render(weights_table([], weights)).split())

@@ -1,0 +1,110 @@
+"""DELLA: drop changes at random, small ones more often than large ones, rescale, and average by elected sign."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from tasks.arithmetic.compiled import Elements
+from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
+from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
+from tasks.arithmetic.row_ranks import by_rank
+from tasks.arithmetic.scratch import SCRATCH
+from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, densities, normalize
+
+EPSILON = Parameter(
+    "epsilon",
+    "candidate",
+    0.15,
+    "Elements are kept with a probability from density - epsilon (smallest of its row) to density + epsilon.",
+    low=0,
+    high=0.5,
+)
+
+
+class DropBySize:
+    """Keeps each element of a task vector with a probability that grows with the rank of its magnitude in its row.
+
+    The probability rises linearly from density - epsilon for the smallest to density + epsilon for the largest; what
+    is kept is divided by it. Rows are those of the last dimension; a row of one element has its density. Density 1
+    keeps everything and density 0 nothing, whatever epsilon is.
+    """
+
+    n_passes = 0
+    whole_rows = True
+
+    def __init__(self, inputs: TensorInputs):
+        self.observed: list[int] = []
+        self._densities = densities(inputs)
+        self.scales = [1.0] * len(self._densities)
+        self._rescale = bool(inputs.parameters["rescale"])
+        self._length = inputs.shape[-1] if inputs.shape else 1
+        names = inputs.candidates or tuple(map(str, range(len(inputs.weights))))
+        self._numbers = [PositionalNumbers(inputs.seed, inputs.name, name) for name in names]
+        self._epsilons = [float(parameters["epsilon"]) for parameters in inputs.of_candidates]
+        _check_probabilities(names, self._densities, self._epsilons)
+
+    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
+        """Never called."""
+        raise NotImplementedError("what is dropped depends on no other row")
+
+    def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
+        """Put 0 into what is dropped, and rescale the rest; the part holds whole rows."""
+        density = self._densities[candidate]
+        if density == 0:
+            vector.zero_()
+        elif density < 1:
+            by_size = keep_chances(density, self._epsilons[candidate], self._length)
+            chances = SCRATCH.vector("chances", len(vector), torch.int32).numpy()
+            by_rank(vector, self._length, by_size.numpy(), chances)
+            self._numbers[candidate].keep_each(first, vector, chances, self._rescale)
+
+
+# Not kept by the formula: there is one for every tensor, all of them at once.
+@lru_cache(maxsize=16)
+def keep_chances(density: float, epsilon: float, length: int) -> Tensor:
+    """Probabilities of being kept, from the smallest to the largest element of a row.
+
+    Returns:
+        (length,) in int32, in units of 2**-31; at least 1, so that one can divide by it.
+    """
+    if length == 1:
+        return torch.tensor([max(1, as_chance(density))], dtype=torch.int32)
+    probabilities = torch.arange(length, dtype=torch.float64)
+    probabilities.mul_(2 * epsilon / (length - 1)).add_(density - epsilon)
+    return probabilities.mul_(2.0**31).round_().clamp_(1, 2**31 - 1).to(torch.int32)
+
+
+def della(inputs: TensorInputs) -> Formula:
+    """The formula of one tensor."""
+    return SparsifiedMerge(inputs, DropBySize(inputs), elect_signs=True)
+
+
+def _check_probabilities(names: Sequence[str], densities: Sequence[float], epsilons: Sequence[float]) -> None:
+    """Refuse what gives no probabilities.
+
+    Raises:
+        ValueError: density - epsilon is below 0 or density + epsilon above 1.
+    """
+    broken = [
+        f"{name} ({density:g} - {epsilon:g} to {density:g} + {epsilon:g})"
+        for name, density, epsilon in zip(names, densities, epsilons, strict=True)
+        if 0 < density < 1 and not (density - epsilon >= 0 and density + epsilon <= 1)
+    ]
+    if broken:
+        raise ValueError(
+            "density - epsilon to density + epsilon must lie between 0 and 1; these do not: "
+            f"{', '.join(broken)}; choose a smaller epsilon"
+        )
+
+
+METHOD = Method(
+    name="della",
+    description="Task vectors thinned out at random, small changes first, averaged where they agree in sign.",
+    source="DELLA-Merging, https://arxiv.org/abs/2406.11617",
+    formula=della,
+    parameters=(LAMBDA, normalize(True), RESCALE, DENSITY, EPSILON),
+    base="needed",
+    skips_zero=True,
+)

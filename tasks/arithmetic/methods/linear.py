@@ -1,0 +1,29 @@
+"""Weighted average: model soups, LM-Cocktail."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from tasks.arithmetic.linear import weighted_sum
+from tasks.arithmetic.method import Elementwise, Method, TensorInputs
+
+
+class Linear(Elementwise):
+    """Sum of weight x candidate."""
+
+    def __init__(self, inputs: TensorInputs):
+        self._weights = inputs.weights
+
+    def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
+        """The weighted sum of a block; see `tasks.arithmetic.linear`."""
+        return weighted_sum(candidates, self._weights, out)
+
+
+METHOD = Method(
+    name="linear",
+    description="Weighted average of the candidates.",
+    source="LM-Cocktail, https://arxiv.org/abs/2311.13534; model soups, https://arxiv.org/abs/2203.05482",
+    formula=Linear,
+    weights="sum to 1",
+    skips_zero=True,
+)

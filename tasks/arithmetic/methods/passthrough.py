@@ -1,0 +1,30 @@
+"""Passthrough: one model as it is, or scaled."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from tasks.arithmetic.linear import weighted_sum
+from tasks.arithmetic.method import Elementwise, Method, Parameter, TensorInputs
+
+
+class Passthrough(Elementwise):
+    """scale x candidate; bit by bit where scale is 1."""
+
+    def __init__(self, inputs: TensorInputs):
+        self._scale = float(inputs.of_candidates[0]["scale"])
+
+    def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
+        """A block of the result, rounded once in the dtype of `out` after the scale itself was."""
+        return weighted_sum(candidates, [self._scale], out)
+
+
+METHOD = Method(
+    name="passthrough",
+    description="One candidate's tensors unchanged, or scaled.",
+    source="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
+    formula=Passthrough,
+    parameters=(Parameter("scale", "candidate", 1.0, "Factor of the candidate's tensors."),),
+    n_candidates=(1, 1),
+    weights="unused",
+)
