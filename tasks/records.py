@@ -47,12 +47,16 @@ class Checkpoint:
     """Path inside the checkpoint (with `/`) to content, sorted by path. Notes such as README.md are left out."""
     licence: str | None = None
     """As its card states it; None if it states none. No part of the content."""
+    adapter: "Checkpoint | None" = None
+    """A LoRA adapter on these files: then the model is both together, and no file on disk holds its tensors."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def digest(self) -> str:
         """sha256 over all paths and contents: equal for equal models, wherever they lie."""
         lines = "".join(f"{path}\0{self.files[path].sha256}\n" for path in sorted(self.files))
+        if self.adapter is not None:
+            lines += f"adapter\0{self.adapter.digest}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
@@ -62,8 +66,8 @@ class Checkpoint:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files.values())
+        """Bytes of all files, also of the adapter."""
+        return sum(file.size for file in self.files.values()) + (self.adapter.size if self.adapter else 0)
 
 
 @dataclass(frozen=True, slots=True)
