@@ -1,7 +1,7 @@
 """Merges against the floor: reading every input with `cat` and writing every output with `cp`.
 
-    PYTHONPATH=. python tests/benchmarks/bench_merge.py          # 1.1 B parameters; 25 GB of disk
-    PYTHONPATH=. python tests/benchmarks/bench_merge.py --quick  # small, to see that it runs
+    python -m tests.benchmarks.bench_merge          # 1.1 B parameters; 20 GB of disk and of page cache
+    python -m tests.benchmarks.bench_merge --quick  # small, to see that it runs
 
 Everything is timed in turns on the same warm files, so that a busy machine slows all of it. Inputs are what the method
 needs: two candidates, and the base for methods on task vectors. Rows:
@@ -46,11 +46,7 @@ _HIDDEN, _INTERMEDIATE = 2048, 5632
 _LAYER = {"q": _HIDDEN, "k": _HIDDEN, "v": _HIDDEN, "o": _HIDDEN, "gate": _INTERMEDIATE, "up": _INTERMEDIATE}
 _MAX_SHARD_BYTES = 5 * 10**9
 _MEBIBYTE = 2**20
-_OWN: Mapping[str, Mapping[str, float]] = {
-    "ties": {"density": 0.3},
-    "dare_ties": {"density": 0.3},
-    "della": {"density": 0.3},
-}
+_OWN: Mapping[str, Mapping[str, float]] = {method: {"density": 0.3} for method in ("ties", "dare_ties", "della")}
 """Parameters of every candidate, where the defaults would leave a method nothing to do."""
 
 
@@ -70,8 +66,12 @@ class Case:
     @property
     def floor(self) -> tuple[int, int]:
         """Inputs read and outputs written."""
-        reads_base = self.method not in ("linear", "slerp")
-        return self.n_candidates + reads_base, self.n_outputs
+        return self.n_candidates + self.reads_base, self.n_outputs
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the base is an input beside the candidates; else it is the first of them."""
+        return self.method not in ("linear", "slerp")
 
 
 CASES = (
@@ -135,7 +135,7 @@ def run_floor(n_inputs: int, n_outputs: int, checkpoints: Sequence[Checkpoint], 
 
 def run_stream(case: Case, checkpoints: Sequence[Checkpoint], output: Path) -> None:
     """Stream all tensors into preallocated files, without hashing and fsync."""
-    base, *candidates = checkpoints[: case.n_candidates + 1]
+    base, candidates = checkpoints[0], checkpoints[case.reads_base : case.floor[0]]
     names = [each.name for each in candidates]
     sources = [FileSource(each.name, read_tensor_views(each.folder)) for each in (base, *candidates)]
     (file,) = plan_layout(sources[0].tensors, "base", 10**15).files
@@ -154,7 +154,7 @@ def run_stream(case: Case, checkpoints: Sequence[Checkpoint], output: Path) -> N
 
 def run_merge(case: Case, checkpoints: Sequence[Checkpoint], output: Path) -> None:
     """The whole step."""
-    base, *candidates = checkpoints[: case.n_candidates + 1]
+    base, candidates = checkpoints[0], checkpoints[case.reads_base : case.floor[0]]
     names = [each.name for each in candidates]
     merge_checkpoints(
         base, candidates, _weights(names, 0), method=case.method,
@@ -177,7 +177,8 @@ def run_process(case: Case, checkpoints: Sequence[Checkpoint], output: Path) -> 
     """
     folders = [str(each.folder) for each in checkpoints]
     command = [sys.executable, __file__, "--process", case.name, *folders, str(output)]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return 1024 * int(found.stdout)
 
 
@@ -205,9 +206,8 @@ def measure(run: Callable[[Path], int | None], output: Path) -> tuple[float, int
 
 def measure_in_turns(cases: Sequence[Case], checkpoints: Sequence[Checkpoint], folder: Path, repeats: int) -> list[str]:
     """Lines of the table: medians of all cases and of their floors."""
-    floors = sorted({case.floor for case in cases})
     runs: dict[object, Callable[[Path], int | None]] = {}
-    runs.update({floor: partial(run_floor, *floor, checkpoints) for floor in floors})
+    runs.update({case.floor: partial(run_floor, *case.floor, checkpoints) for case in cases})
     runs.update({case: partial(_RUN[case.kind], case, checkpoints) for case in cases})
     seconds: dict[object, list[float]] = {key: [] for key in runs}
     peak: dict[object, int] = {}
@@ -257,17 +257,15 @@ def main() -> None:
     cases = [case for case in CASES if case.name.startswith(arguments.only)]
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench-merge-") as temporary:
         folder = Path(temporary)
-        n_candidates = max(case.n_candidates for case in cases)
-        checkpoints = [
-            write_checkpoint(folder / f"model-{number}", megabytes, number) for number in range(n_candidates + 1)
-        ]
+        n_models = max(case.floor[0] for case in cases)
+        checkpoints = [write_checkpoint(folder / f"model-{i}", megabytes, i) for i in range(n_models)]
         table = measure_in_turns(cases, checkpoints, folder, repeats)
     size = checkpoints[0].size / 1e6
     title = f"Models of {size:.0f} MB in bfloat16, medians of {repeats}. {describe_machine()}."
     text = "\n".join([title, "", *table, ""])
     sys.stdout.write(text)
     if not (arguments.quick or arguments.only):
-        command = " ".join(["python", "tests/benchmarks/bench_merge.py", *sys.argv[1:]])
+        command = " ".join(["python -m tests.benchmarks.bench_merge", *sys.argv[1:]])
         RESULTS.write_text(f"# Merges against cat and cp\n\n`{command}`\n\n{text}", encoding="utf-8")
 
 
