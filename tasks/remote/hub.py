@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 
 # The base of all faults of the HTTP library below the client, which is httpx or httpx2 by the client's version.
 from huggingface_hub.errors import HTTPError as HttpLibraryError  # pyright: ignore[reportPrivateImportUsage]
+from huggingface_hub.utils import disable_progress_bars
 
 from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.remote.access import HubAccess, hub_access, redact_causes, redacted
@@ -81,6 +82,8 @@ def hub_api(access: HubAccess | None = None) -> HfApi:
         session.timeout = _LIMITS_SECONDS
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).addFilter(_REDACTION)
+    # Its bars would garble our own, and the logs of a server; what is sent and fetched is told by us.
+    disable_progress_bars()
     return HfApi(endpoint=access.endpoint, token=access.token, library_name="lm-cocktail-flows")
 
 

@@ -26,6 +26,7 @@ from tasks.remote.hub import ANSWER_SECONDS, status_of
 from tasks.remote.retries import with_retries
 from tasks.stores.hub.content import Recent, find_identity, identities
 from tasks.stores.hub.faults import repo_errors
+from tasks.stores.progress import UploadProgress
 
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
@@ -170,15 +171,18 @@ class HubRepo:
 
         A few at a time, in parallel: a kill loses what is on its way at that moment, never what has arrived.
         """
+        progress = UploadProgress(self.url, sum(addition.upload_info.size for addition in additions))
         for start in range(0, len(additions), UPLOAD_THREADS):
+            group = additions[start : start + UPLOAD_THREADS]
             with self._errors(attempts=_CLIENT_ATTEMPTS):
                 self._api.preupload_lfs_files(
                     self.repo_id,
-                    additions[start : start + UPLOAD_THREADS],
+                    group,
                     revision=branch,
                     num_threads=UPLOAD_THREADS,
                     free_memory=False,
                 )
+            progress.add(sum(addition.upload_info.size for addition in group))
 
     def commit(self, branch: str, operations: Iterable[CommitOperation], message: str, parent: str | None) -> str:
         """Add one commit to a branch and return its id.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from tasks.errors import CocktailError, NotFoundError, StoreError
 from tasks.records import FileDigest
 from tasks.remote.s3 import s3_errors
+from tasks.stores.progress import UploadProgress
 from tasks.stores.s3.objects import S3Objects, sha256_arguments
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,13 @@ class _SentPart(NamedTuple):
 
 
 def upload_large(
-    objects: S3Objects, path: str, source: Path, digest: FileDigest, part_size: int, pool: Executor
+    objects: S3Objects,
+    path: str,
+    source: Path,
+    digest: FileDigest,
+    part_size: int,
+    pool: Executor,
+    progress: UploadProgress,
 ) -> int:
     """Store a file of more than one part; an unfinished upload of it, of whatever run, is taken up again.
 
@@ -59,6 +66,7 @@ def upload_large(
         digest: What it must hash to.
         part_size: Bytes of a part; larger where the file would have too many.
         pool: Sends the parts; must be idle, or the bound on memory does not hold.
+        progress: Told of every part that is there.
 
     Returns:
         Bytes that were sent.
@@ -71,7 +79,8 @@ def upload_large(
     for _ in range(_UPLOADS):
         upload = _find_upload(objects, path, unfit) or _begin_upload(objects, path, digest)
         try:
-            n_sent += _send(objects, path, upload, source, digest, max(part_size, -(-digest.size // _MAX_PARTS)), pool)
+            size = max(part_size, -(-digest.size // _MAX_PARTS))
+            n_sent += _send(objects, path, upload, source, digest, size, pool, progress)
         except NotFoundError:
             # Another run completed or aborted this upload, or we did and the answer was lost.
             logger.info("%s: the upload is gone; looking at what stands there", objects.uri(path))
@@ -124,13 +133,22 @@ def _begin_upload(objects: S3Objects, path: str, digest: FileDigest) -> _Upload:
 
 
 def _send(
-    objects: S3Objects, path: str, upload: _Upload, source: Path, digest: FileDigest, part_size: int, pool: Executor
+    objects: S3Objects,
+    path: str,
+    upload: _Upload,
+    source: Path,
+    digest: FileDigest,
+    part_size: int,
+    pool: Executor,
+    progress: UploadProgress,
 ) -> int:
     """Send what the upload lacks and complete it; the bytes that were sent."""
     whole = hashlib.sha256()
 
     def send_part(number: int, data: bytes) -> _SentPart:
-        return _send_part(objects, path, upload, number, data)
+        part = _send_part(objects, path, upload, number, data)
+        progress.add(len(data))
+        return part
 
     parts = list(_in_order(pool, send_part, _read_parts(source, part_size, whole.update)))
     found = FileDigest(whole.hexdigest(), sum(part.size for part in parts))

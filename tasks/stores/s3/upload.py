@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from tasks.digests import hash_bytes
 from tasks.errors import StoreError, TransientStoreError
 from tasks.records import FileDigest
+from tasks.stores.progress import UploadProgress
 from tasks.stores.s3.multipart import WORKERS, source_error, upload_large
 from tasks.stores.s3.objects import S3Objects
 from tasks.stores.store import Content
@@ -41,10 +42,17 @@ def upload_folder(objects: S3Objects, path: str, contents: Mapping[str, Content]
         found = pool.map(objects.find, others)
         missing = [item for item, standing in zip(others.items(), found, strict=True) if standing != item[1].digest]
         small = [item for item in missing if _is_small(item[1], part_size)]
-        n_sent = sum(pool.map(lambda item: _upload_small(objects, *item), small))
+        progress = UploadProgress(objects.uri(path), sum(content.digest.size for _, content in missing))
+
+        def send(item: tuple[str, Content]) -> int:
+            n_bytes = _upload_small(objects, *item)
+            progress.add(n_bytes)
+            return n_bytes
+
+        n_sent = sum(pool.map(send, small))
         for name, content in missing:
             if not _is_small(content, part_size) and isinstance(content.source, Path):
-                n_sent += upload_large(objects, name, content.source, content.digest, part_size, pool)
+                n_sent += upload_large(objects, name, content.source, content.digest, part_size, pool, progress)
     if not is_complete:
         n_sent += _upload_last(objects, goal, contents[last])
     n_skipped = len(others) - len(missing) + is_complete
