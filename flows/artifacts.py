@@ -15,7 +15,11 @@ from tasks.summaries import NAMED_MODELS, summarise_evaluations
 
 def show_plan(recipe: Recipe, planned: Plan) -> None:
     """What takes part, what is left out and why, and what to be wary of."""
-    rows = [f"| {model.name} | {model.model} | {model.revision[:19]} |" for model in planned.candidates]
+    rows = [
+        f"| {model.name} | {' + '.join(part.model for part in model.parts)} | "
+        f"{' + '.join(part.revision[:19] for part in model.parts)} |"
+        for model in planned.candidates
+    ]
     lines = ["| candidate | model | revision |", "|---|---|---|", *rows, ""]
     lines += [f"- left out: **{name}**: {reason}" for name, reason in planned.left_out.items()]
     lines += [f"- warning: {warning}" for warning in planned.warnings]

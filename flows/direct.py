@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from tasks.devices import open_devices
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import CocktailError, PreflightError, RecipeError
 from tasks.merge.health import HealthMode
+from tasks.merge.leased import merge_leased
 from tasks.merge.merge import check_output, merge_checkpoints
 from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.plan.data import read_data
@@ -118,7 +120,8 @@ def merge_candidates(
     health: HealthMode = "sample",
 ) -> MergedModel:
     """The merged model in the folder `output`, which must not exist or be empty."""
-    return merge_checkpoints(
+    merge_there = partial(
+        merge_checkpoints,
         planned.base,
         candidates,
         weights.settings,
@@ -131,9 +134,11 @@ def merge_candidates(
         max_shard_bytes=parse_size(recipe.merge.max_shard_size),
         template=planned.base,
         output=output,
+        embeddings=recipe.merge.embeddings,
+        has_base=recipe.base is not None,
         health=health,
-        report_progress=progress("merge"),
     )
+    return merge_leased(recipe.merge, merge_there, progress("merge"))
 
 
 def evaluate_models(

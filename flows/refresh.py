@@ -90,7 +90,9 @@ def refresh(
     with work_folder(open_cache(cache), planned) as work:
         with clock.step("merge"):
             chosen = settings_of(recipe, candidates)
-            merged = merge(base, candidates, weights, recipe.merge, chosen, str(work / "merged"))
+            merged = merge(
+                base, candidates, weights, recipe.merge, chosen, str(work / "merged"), recipe.base is not None
+            )
             show_health(recipe, merged)
 
         with clock.step("evaluate"), open_devices(recipe.score.devices):

@@ -1,7 +1,7 @@
 """Can two checkpoints be merged at all? Answered from their headers, before a weight is read."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tasks.tensors import FLOAT_DTYPES, TensorView
@@ -15,13 +15,24 @@ _FUSED_EXPERTS = re.compile(r"\.experts\.(gate_up_proj|down_proj)$")
 
 
 def tensor_mismatches(
-    base: Mapping[str, TensorView], candidate: Mapping[str, TensorView], base_name: str, candidate_name: str
+    base: Mapping[str, TensorView],
+    candidate: Mapping[str, TensorView],
+    base_name: str,
+    candidate_name: str,
+    any_rows: Collection[str] = (),
 ) -> list[str]:
     """Say in sentences where a candidate's tensors do not fit the base's; empty when the two can be merged.
 
     Floating tensors must be the same on both sides, by name and shape; their dtypes may differ. Integer and boolean
     tensors are buffers that the base's are kept of (such as BERT's `embeddings.position_ids`): either side may
     lack one, but where both have it the shape must agree.
+
+    Args:
+        base: Full tensor name to view.
+        candidate: The same.
+        base_name: What messages call the base.
+        candidate_name: What messages call the candidate.
+        any_rows: Tensors that may differ in their first dimension, as what is merged by token.
 
     Returns:
         At most `MAX_LISTED` sentences, then one that counts the rest.
@@ -31,7 +42,7 @@ def tensor_mismatches(
         problems.append(layout)
         # Said once; without this every expert of every layer would be listed.
         base, candidate = _without_experts(base), _without_experts(candidate)
-    problems += _mismatches(base, candidate, base_name, candidate_name)
+    problems += _mismatches(base, candidate, base_name, candidate_name, any_rows)
     rest = len(problems) - MAX_LISTED
     if rest <= 0:
         return problems
@@ -85,14 +96,18 @@ def _without_experts(tensors: Mapping[str, TensorView]) -> dict[str, TensorView]
 
 
 def _mismatches(
-    base: Mapping[str, TensorView], candidate: Mapping[str, TensorView], base_name: str, candidate_name: str
+    base: Mapping[str, TensorView],
+    candidate: Mapping[str, TensorView],
+    base_name: str,
+    candidate_name: str,
+    any_rows: Collection[str],
 ) -> Iterator[str]:
     for name, expected in base.items():
         found = candidate.get(name)
         if found is None:
             if expected.dtype in FLOAT_DTYPES:
                 yield f"tensor {name!r}: {candidate_name} lacks it; {base_name} has it with {_describe(expected)}"
-        elif _kind(found) != _kind(expected) or found.shape != expected.shape:
+        elif _kind(found) != _kind(expected) or not _fits(found.shape, expected.shape, name in any_rows):
             yield (
                 f"tensor {name!r}: {candidate_name} has it with {_describe(found)}, "
                 f"{base_name} with {_describe(expected)}"
@@ -100,6 +115,10 @@ def _mismatches(
     for name, extra in candidate.items():
         if name not in base and extra.dtype in FLOAT_DTYPES:
             yield f"tensor {name!r}: {candidate_name} has it with {_describe(extra)}; {base_name} lacks it"
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...], any_rows: bool) -> bool:
+    return shape == expected or (any_rows and len(shape) == len(expected) and shape[1:] == expected[1:])
 
 
 def _describe(view: TensorView) -> str:

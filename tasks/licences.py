@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import yaml
@@ -39,6 +40,14 @@ def read_licence_text(card: str, where: object = CARD_FILE) -> str | None:
     """
     licence = _read_header(card, where).get("license")
     return licence if isinstance(licence, str) else None
+
+
+def read_licence(card: Path) -> str | None:
+    """As `read_licence_text` of a card on this machine; None also if there is no card, or none in UTF-8."""
+    try:
+        return read_licence_text(card.read_text(encoding="utf-8"), card)
+    except (OSError, ValueError):
+        return None
 
 
 def _read_header(card: str, where: object) -> dict[str, Any]:

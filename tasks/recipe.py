@@ -105,6 +105,11 @@ def _name_problems(recipe: Recipe) -> Iterator[str]:
     for candidate in recipe.candidates:
         if candidate.name == "base" and canonical(candidate.model) != canonical(reference):
             yield f"candidates: the one named 'base' is {candidate.model}, but the base model is {reference}"
+        elif candidate.name == "base" and candidate.adapter is not None:
+            yield f"candidates: the one named 'base' has the adapter {candidate.adapter}, so it is not the base itself"
+    for candidate in recipe.candidates:
+        if candidate.adapter_digest is not None and candidate.adapter is None:
+            yield f"candidates: {candidate.name!r} has an adapter_digest and no adapter that could have this content"
     task_counts = Counter(task.name for task in recipe.evaluate)
     for name in (name for name, count in task_counts.items() if count > 1):
         yield f"evaluate: the name {name!r} is used {task_counts[name]} times; gate rules need one name each"

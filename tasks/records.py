@@ -6,7 +6,7 @@ All records are frozen and turn into JSON and back without loss (`to_json`, `fro
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -58,6 +58,16 @@ class Checkpoint:
         if self.adapter is not None:
             lines += f"adapter\0{self.adapter.digest}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def without_adapter(self) -> "Checkpoint":
+        """The model of its own files alone."""
+        return self if self.adapter is None else replace(self, adapter=None)
+
+    @property
+    def parts(self) -> tuple["Checkpoint", ...]:
+        """What it was put together from: the model without its adapter, and the adapter, if it has one."""
+        return (self,) if self.adapter is None else (self.without_adapter, self.adapter)
 
     @property
     def folder(self) -> Path:
@@ -185,6 +195,10 @@ class MergedModel:
     seconds: float
     health: MergeHealth | None = None
     """None where it was not measured, or no candidate differs from the base by its files."""
+    vocabulary: str | None = None
+    """How tokens were merged, as `merge.embeddings` says; None where all models had the same."""
+    added_tokens: int = 0
+    """How many more tokens it has than the base, whose tokenizer and other files it has in all else."""
     schema_version: int = SCHEMA_VERSION
 
 

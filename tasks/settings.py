@@ -4,7 +4,7 @@ Defaults live here and nowhere else. Descriptions become the run form of the Pre
 editors. A key that no section knows is an error.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -65,6 +65,9 @@ class CandidateSettings(Section):
     )
     digest: str | None = Field(
         default=None, description="Content that the reference must have (sha256:...); written by lock files."
+    )
+    adapter_digest: str | None = Field(
+        default=None, description="Content that the adapter must have (sha256:...); written by lock files."
     )
 
 
@@ -141,6 +144,12 @@ class MergeSettings(Section):
         default=None,
         description="Candidates with added tokens are merged by token: base keeps the base's vocabulary, union has the "
         "tokens of all. Left out: vocabularies that differ are an error.",
+    )
+    device: Annotated[str, Field(pattern=r"^(cpu|auto|cuda:\d+)$")] = Field(
+        default="cpu",
+        description="cpu; cuda:0 or another GPU; auto: a free GPU where there is one. Files are streamed from disk to "
+        "disk, so that a GPU rarely gains anything, and its numbers may differ in the last bit. The CPU merges what a "
+        "GPU cannot: other methods than linear, task_arithmetic and passthrough.",
     )
     parameters: dict[str, SettingValue] = Field(
         default={},

@@ -19,6 +19,13 @@ def test_another_shape_is_named_with_both_sides():
     ]
 
 
+def test_only_rows_may_differ_where_rows_are_looked_up_by_token():
+    base = views(w=("F32", (2, 3)), head=("F32", (2, 3)), bias=("F32", (2,)), flat=("F32", (2,)))
+    candidate = views(w=("F32", (5, 3)), head=("F32", (5, 3)), bias=("F32", (5,)), flat=("F32", ()))
+    problems = tensor_mismatches(base, candidate, "base", "news", any_rows={"w", "bias", "flat"})
+    assert [problem.partition(":")[0] for problem in problems] == ["tensor 'head'", "tensor 'flat'"]
+
+
 def test_a_floating_tensor_against_an_integer_one_does_not_fit():
     (problem,) = tensor_mismatches(views(w=("F32", (2,))), views(w=("I8", (2,))), "base", "news")
     assert "news has it with shape [2] (integer or boolean, I8), base with shape [2] (floating, F32)" in problem

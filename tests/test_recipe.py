@@ -35,3 +35,15 @@ def test_lm_cocktail_has_no_loss_for_rerankers():
         assert make(model_type, score={"loss": "lm_cocktail"}).score.batch_size == 2
     # Nothing is scored, so it does not matter.
     assert make("reranker", score={"loss": "lm_cocktail"}, weigh={"strategy": "uniform"})
+
+
+def test_the_candidate_named_base_has_no_adapter():
+    candidates = [{"name": "base", "model": "/base", "adapter": "/lora"}]
+    with pytest.raises(ValidationError, match="the one named 'base' has the adapter /lora, so it is not the base"):
+        make("decoder", base="/base", candidates=candidates)
+
+
+def test_content_of_an_adapter_is_pinned_only_where_there_is_one():
+    candidates = [{"name": "a", "model": "/a", "adapter_digest": "sha256:0"}]
+    with pytest.raises(ValidationError, match="'a' has an adapter_digest and no adapter"):
+        make("decoder", candidates=candidates)

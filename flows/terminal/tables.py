@@ -87,7 +87,8 @@ def plan_parts(
         else:
             distance = plan.distances.get(candidate.name)
             shown = "unknown" if distance is None else f"{distance:.3f}"
-            models.add_row(*row, _size(found[candidate.name].size), shown, candidate.model)
+            origin = candidate.model if candidate.adapter is None else f"{candidate.model} + {candidate.adapter}"
+            models.add_row(*row, _size(found[candidate.name].size), shown, origin)
     models.caption = "distance: 0 is the base itself, fine-tunes have 0.01 to 0.4, strangers 1.41"
     costs = Table.grid(padding=(0, 2))
     costs.add_column(no_wrap=True)

@@ -126,6 +126,8 @@ class Method:
     """What is asked of the candidates' weights."""
     skips_zero: bool = False
     """Whether a candidate of weight 0 counts for nothing, so that it need not be read."""
+    on_device: bool = False
+    """Whether the formula takes blocks on any of torch's devices: torch's operations alone, and no passes."""
 
     def reads_base(self, n_candidates: int) -> bool:
         """Whether the formula gets the base's tensors when it merges so many candidates."""

@@ -19,20 +19,24 @@ def download_checkpoint(checkpoint: Checkpoint, cache: ResultCache, report: Prog
     cache, several files at a time, going on where an earlier attempt was broken off.
 
     Args:
-        checkpoint: As it was planned.
+        checkpoint: As it was planned; its adapter is brought here, too.
         cache: Keeps what is fetched.
         report: Told of progress in bytes, from any thread.
 
     Returns:
-        The checkpoint with the URI at which this machine reads it.
+        The checkpoint with the URI at which this machine reads it; the adapter likewise.
 
     Raises:
         InputError: files of a folder changed or vanished since planning; all of them are named.
         NotFoundError: the place no longer has what was planned.
         StoreError: the place cannot be read, or gives other content than was planned.
     """
-    here = _prove_folder(checkpoint, cache) if checkpoint.uri.startswith("file:") else _fetch(checkpoint, cache, report)
+    own, *adapters = checkpoint.parts
+    here = _prove_folder(own, cache) if own.uri.startswith("file:") else _fetch(own, cache, report)
     logger.info("download: %s is here, %d files, %.1f MB", here.name, len(here.files), here.size / 1e6)
+    for adapter in adapters:
+        # Small, and mostly here since planning: the model's bar of progress is not begun anew for it.
+        here = replace(here, adapter=download_checkpoint(adapter, cache))
     return here
 
 

@@ -17,7 +17,14 @@ _SAME_LIKELIHOOD = 1e-6
 
 
 def classify(
-    device: str, folder: str, data_path: str, data_sha256: str, max_length: int, dtype: str, batch_tokens: int
+    device: str,
+    folder: str,
+    data_path: str,
+    data_sha256: str,
+    max_length: int,
+    dtype: str,
+    batch_tokens: int,
+    adapter: str | None = None,
 ) -> list[float]:
     """1.0 for every row whose own label is the most likely one, else 0.0.
 
@@ -33,6 +40,7 @@ def classify(
         max_length: Tokens per text; a longer one loses its beginning.
         dtype: Precision of the forward pass.
         batch_tokens: Tokens per batch, padding included.
+        adapter: A folder of PEFT whose LoRA is added to the checkpoint.
 
     Returns:
         One value per row, in the order of the rows.
@@ -50,7 +58,7 @@ def classify(
     labels = sorted({row["output"] for row in rows})
     if len(labels) < 2:
         raise ExampleDataError(f"{data_path}: every row has the output {labels[0]!r}; with one label all are right")
-    decoder = resident_decoder(Path(folder), dtype, device)
+    decoder = resident_decoder(Path(folder), dtype, device, Path(adapter) if adapter else None)
     prompts, answers = [row["input"] for row in rows for _ in labels], labels * len(rows)
     try:
         likelihoods = answer_likelihoods(decoder, prompts, answers, batch_tokens=batch_tokens, max_length=max_length)

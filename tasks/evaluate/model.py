@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 ENGINE_VERSION = 1
 """Raised by hand when a change makes other values of the same model and data; what is cached then counts no more."""
 
-Measure = Callable[[str, str, str, str, int, str, int], list[float]]
-"""(device, model folder, data path, data sha256, max_length, dtype, batch_tokens) to one value per example."""
+Measure = Callable[[str, str, str, str, int, str, int, str | None], list[float]]
+"""(device, model folder, data path, data sha256, max_length, dtype, batch_tokens, folder of an adapter on the model) to
+one value per example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def evaluate_model(
     """Measure a model on held-out data, or take from the cache what was measured before.
 
     Args:
-        checkpoint: On this machine; its name is that of the result.
+        checkpoint: On this machine, with its adapter if it has one; its name is that of the result.
         task: What to measure.
         data: The task's rows, as planned.
         settings: Devices, precision and limits; the same for every model that is compared.
@@ -112,10 +113,11 @@ def measure(
     max_length: int,
     dtype: str,
     batch_tokens: int,
+    adapter: str | None = None,
 ) -> tuple[list[float], float]:
     """Values of all examples and the seconds that took; runs in a worker process, so waiting for one does not count."""
     start = time.perf_counter()
-    values = KINDS[kind].measure(device, folder, data_path, data_sha256, max_length, dtype, batch_tokens)
+    values = KINDS[kind].measure(device, folder, data_path, data_sha256, max_length, dtype, batch_tokens, adapter)
     return values, time.perf_counter() - start
 
 
@@ -153,6 +155,7 @@ def _call_worker(
             settings.max_length,
             settings.dtype,
             settings.batch_tokens,
+            str(checkpoint.adapter.folder) if checkpoint.adapter else None,
             timeout_seconds=settings.timeout_seconds,
             report_progress=report_progress,
         )

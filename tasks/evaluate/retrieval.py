@@ -27,7 +27,14 @@ _SAME_VECTOR = 1e-6
 
 
 def retrieve(
-    device: str, folder: str, data_path: str, data_sha256: str, max_length: int, dtype: str, batch_tokens: int
+    device: str,
+    folder: str,
+    data_path: str,
+    data_sha256: str,
+    max_length: int,
+    dtype: str,
+    batch_tokens: int,
+    adapter: str | None = None,
 ) -> list[float]:
     """ndcg@10 of every judged query, by the model's own prompts, pooling and similarity.
 
@@ -39,6 +46,7 @@ def retrieve(
         max_length: Tokens per text; longer ones lose their end, as with the model's own limit.
         dtype: Precision of the forward pass.
         batch_tokens: Tokens per batch, padding included.
+        adapter: A folder of PEFT whose LoRA is added to the checkpoint.
 
     Returns:
         One value from 0 to 1 per query, in the order of the queries.
@@ -53,7 +61,7 @@ def retrieve(
     data = read_beir(Path(data_path))
     if digest_beir(data) != data_sha256:
         raise ExampleDataError(f"{data_path}: the data has changed since the run was planned; start the run again")
-    encoder = resident_encoder(Path(folder), dtype, device)
+    encoder = resident_encoder(Path(folder), dtype, device, Path(adapter) if adapter else None)
     limits = {"batch_tokens": batch_tokens, "max_length": max_length}
     queries = embed(encoder, list(data.queries.values()), "query", **limits)
     documents = embed(encoder, list(data.documents.values()), "document", **limits)

@@ -26,7 +26,12 @@ _LM_COCKTAIL_LOSSES: dict[str, Any] = {
 
 
 def measure_losses(
-    folder: Path, model_type: ModelType, rows: Sequence[Mapping[str, Any]], settings: ScoreSettings, device: str
+    folder: Path,
+    model_type: ModelType,
+    rows: Sequence[Mapping[str, Any]],
+    settings: ScoreSettings,
+    device: str,
+    adapter: Path | None = None,
 ) -> tuple[list[float], int]:
     """The losses of a checkpoint on examples, in nats, and what they were taken over: tokens, texts or pairs.
 
@@ -36,6 +41,7 @@ def measure_losses(
         rows: Checked rows of the kind `model_type`.
         settings: Which loss, precision and limits. The pair must be one that `tasks.settings.loss_problem` allows.
         device: As torch calls it.
+        adapter: A folder of PEFT whose LoRA is added to the checkpoint.
 
     Returns:
         One loss per row; with `lm_cocktail` one per batch.
@@ -47,9 +53,9 @@ def measure_losses(
         DeviceError: the device's memory is too small.
     """
     if model_type == "encoder":
-        model = resident_encoder(folder, settings.dtype, device)
+        model = resident_encoder(folder, settings.dtype, device, adapter)
     else:
-        model = resident_model(model_type, folder, settings.dtype, device)
+        model = resident_model(model_type, folder, settings.dtype, device, adapter)
     if settings.loss == "lm_cocktail":
         limits = {"batch_size": settings.batch_size, "max_length": settings.max_length}
         return _LM_COCKTAIL_LOSSES[model_type](model, rows, **limits)

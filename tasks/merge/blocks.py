@@ -4,7 +4,8 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tasks.arithmetic.method import Formula
 from tasks.errors import NonFiniteError
-from tasks.merge.job import BLOCKS_PER_RANGE, Job, Output, Part
+from tasks.merge.job import Job, Output, Part
 from tasks.merge.ranges import open_descriptor, write_range
 from tasks.merge.sources import TORCH_DTYPES, TensorSource, describe, reading_anywhere
 from tasks.tensors import DTYPE_BYTES, TensorView
@@ -21,14 +22,52 @@ OnWritten = Callable[[Path, int, int], None]
 """Told an output file, and where in it bytes were written: first, last + 1."""
 
 
-class Buffers:
-    """The memory of one thread, the same for every block."""
+@dataclass(frozen=True, slots=True)
+class BlockSizes:
+    """The most that a block takes."""
 
-    def __init__(self, n_sources: int, input_bytes: int, output_bytes: int, sum_bytes: int):
+    n_sources: int
+    """How many blocks are read to make one."""
+    input_bytes: int
+    """Of one source."""
+    output_bytes: int
+    sum_bytes: int
+    """Of the sum before it is cast."""
+
+
+def plain_memory(n_bytes: int) -> memoryview:
+    """Memory of this process."""
+    return memoryview(bytearray(n_bytes))
+
+
+class Buffers:
+    """The memory of one thread, the same for every block, and the arithmetic in it.
+
+    Here both are this machine's processor's; `tasks.merge.device` has those of a GPU.
+    """
+
+    def __init__(self, sizes: BlockSizes, make: Callable[[int], memoryview] = plain_memory):
         # Copying an integer tensor compares two blocks, so there are never fewer than two.
-        self.inputs = [memoryview(bytearray(input_bytes)) for _ in range(max(2, n_sources))]
-        self.output = memoryview(bytearray(output_bytes))
-        self.sum = memoryview(bytearray(sum_bytes))
+        self.inputs = [make(sizes.input_bytes) for _ in range(max(2, sizes.n_sources))]
+        self.output = make(sizes.output_bytes)
+        self._sum = plain_memory(sizes.sum_bytes)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around all calls of the methods below that belong to one part."""
+        return nullcontext()
+
+    def bring(self, blocks: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The blocks of all sources, each (n,), where the formula computes."""
+        return blocks
+
+    def empty_sum(self, dtype: torch.dtype, n_elements: int) -> Tensor:
+        """(n_elements,) for the formula's result, where it computes; whatever it holds."""
+        return torch.frombuffer(self._sum, dtype=dtype, count=n_elements)
+
+    def cast(self, total: Tensor, dtype: torch.dtype) -> bool:
+        """Put a result, rounded once to the dtype, into `output`; whether it holds neither NaN nor infinity."""
+        result = torch.frombuffer(self.output, dtype=dtype, count=len(total))
+        return is_finite(result.copy_(total))
 
 
 def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event, on_written: OnWritten) -> None:
@@ -41,21 +80,23 @@ def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Even
     formulas = part.formulas or tuple(output.formula_of(part.tensor) for output in job.outputs)
     with ExitStack() as files:
         inputs = _OpenTensor(job, part.tensor, buffers, files)
+        files.enter_context(buffers.computing())
         for number in range(formulas[0].n_passes):
             _observe(formulas[0], number, part, inputs, cancelled)
         writers = [
             _Writer(output, formula, part.tensor, inputs, files)
             for output, formula in zip(job.outputs, formulas, strict=True)
         ]
-        step = part.block_elements * BLOCKS_PER_RANGE
+        step = part.block_elements * job.blocks_per_range
         for start in range(part.first, part.stop, step):
             stop = min(start + step, part.stop)
             for first in range(start, stop, part.block_elements):
                 if cancelled.is_set():
                     return
                 blocks = inputs.read(first, min(part.block_elements, stop - first))
+                brought = buffers.bring(blocks)
                 for writer in writers:
-                    writer.write(first, blocks)
+                    writer.write(first, blocks, brought)
             _tell(job, part.tensor, start, stop, on_written)
 
 
@@ -142,18 +183,20 @@ class _Writer:
         self._dtype, self._size = TORCH_DTYPES[tensor.dtype], DTYPE_BYTES[tensor.dtype]
         self._target = files.enter_context(_open_output(output, tensor))
 
-    def write(self, first: int, all_blocks: Sequence[Tensor]) -> None:
-        """Combine, cast once, check and write the blocks that begin at element `first`."""
-        blocks = [all_blocks[index] for index in self._used]
+    def write(self, first: int, all_blocks: Sequence[Tensor], brought: Sequence[Tensor]) -> None:
+        """Combine, cast once, check and write the blocks that begin at element `first`.
+
+        Args:
+            first: Index in the tensor.
+            all_blocks: (n,) of every source, as read.
+            brought: The same where the formula computes.
+        """
         n_elements, buffers = len(all_blocks[0]), self._inputs.buffers
-        base, candidates = self._inputs.split(blocks)
-        out = torch.frombuffer(buffers.sum, dtype=self._sum_dtype, count=n_elements)
-        total = self._formula.combine(first, base, candidates, out)
-        result = torch.frombuffer(buffers.output, dtype=self._dtype, count=n_elements)
-        result.copy_(total)
-        if not is_finite(result):
+        base, candidates = self._inputs.split([brought[index] for index in self._used])
+        total = self._formula.combine(first, base, candidates, buffers.empty_sum(self._sum_dtype, n_elements))
+        if not buffers.cast(total, self._dtype):
             sources = [self._inputs.sources[index] for index in self._used]
-            _refuse_inputs(self._tensor, sources, blocks)
+            _refuse_inputs(self._tensor, sources, [all_blocks[index] for index in self._used])
             raise _overflow_error(self._tensor, total)
         write_range(self._target, self._tensor.start + first * self._size, buffers.output[: n_elements * self._size])
 

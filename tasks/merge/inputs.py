@@ -26,11 +26,13 @@ class Choice:
     """The same for parameters of a candidate, by its name."""
     general: str | None
     seed: int
+    has_base: bool = True
+    """Whether there is a base that formulas may read."""
 
     @property
     def reads_base(self) -> bool:
         """Whether formulas get the base's tensors."""
-        return self.method.reads_base(len(self.candidates))
+        return self.has_base and self.method.reads_base(len(self.candidates))
 
 
 def choose(
@@ -41,6 +43,7 @@ def choose(
     candidate_parameters: Mapping[str, Mapping[str, Setting]],
     general: str | None,
     seed: int,
+    has_base: bool = True,
 ) -> Choice:
     """Find the method and check that it can be used as asked.
 
@@ -52,21 +55,24 @@ def choose(
         candidate_parameters: Candidate name to its own parameters, by name.
         general: The candidate that skills are added to; means nothing to a method that does not read the base.
         seed: For methods that draw random numbers.
+        has_base: False: no base was named, and what takes its place gives names, shapes and integers only.
 
     Raises:
-        ValueError: method, names or numbers make no sense.
+        ValueError: method, names or numbers make no sense, or the method needs a base.
     """
     found = find_method(method)
     if found.weights == "unused" and not weights:
         weights = dict.fromkeys(candidates, 1.0)
     _check_weights(candidates, weights)
     _check_count(found, candidates)
+    if not has_base:
+        _check_needs_no_base(found, len(candidates))
     _check_parameters(found, candidates, parameters, candidate_parameters)
     if found.base == "unused":
         general = None
     if general is not None and general not in candidates:
         raise ValueError(f"general: there is no candidate {general!r}; candidates are {', '.join(candidates)}")
-    return Choice(found, tuple(candidates), weights, parameters, candidate_parameters, general, seed)
+    return Choice(found, tuple(candidates), weights, parameters, candidate_parameters, general, seed, has_base)
 
 
 def leave_out_zeros(choice: Choice, depths: Mapping[str, float]) -> Choice:
@@ -169,6 +175,13 @@ def _check_count(method: Method, candidates: Sequence[str]) -> None:
     raise ValueError(
         f"method {method.name} merges {expected} candidates; found {len(candidates)}: {', '.join(candidates) or 'none'}"
     )
+
+
+def _check_needs_no_base(method: Method, n_candidates: int) -> None:
+    if method.base == "needed":
+        raise ValueError(f"method {method.name} reads the model that all candidates were trained from; name a base")
+    if method.base == "optional" and n_candidates == 1:
+        raise ValueError(f"method {method.name} merges a single candidate with the base; name a base")
 
 
 def _check_parameters(

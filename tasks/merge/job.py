@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.arithmetic.method import Formula
 from tasks.arithmetic.reductions import REDUCTION_BLOCK
-from tasks.merge.sources import TensorSource, describe, row_length
+from tasks.merge.sources import TensorSource, row_length
 from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
 
 # Small enough that a block of each input and the sum stay in a core's cache, large enough that calls cost little.
@@ -41,6 +41,10 @@ class Job:
     """Elements of a tensor that a thread holds at a time; for formulas with passes a multiple of `REDUCTION_BLOCK`."""
     reads_base: bool = False
     """Whether formulas get the base's floating tensors."""
+    blocks_per_range: int = BLOCKS_PER_RANGE
+    """How many blocks of a part a thread writes before it tells of them."""
+    device: str | None = None
+    """Where torch computes, see `tasks.merge.device`; None: this machine's processor does, on the blocks as read."""
 
     @property
     def sources(self) -> list[TensorSource]:
@@ -100,17 +104,17 @@ def plan_parts(job: Job, tensors: Iterable[TensorView]) -> list[Part]:
             # Made again when its turn comes: what it notes must not be held for all tensors at once.
             parts.append(Part(tensor, 0, tensor.n_elements, block_elements, (), n_passes))
         else:
-            parts += _split(tensor, block_elements, formulas)
+            parts += _split(tensor, block_elements, job.blocks_per_range, formulas)
     return _by_file(parts)
 
 
 def count_bytes_read(job: Job, parts: Iterable[Part]) -> int:
-    """Tensor bytes that are read to be merged, once for every pass; integer tensors only as they are copied."""
+    """Tensor bytes that are read to be merged, also of adapters, once for every pass; integers only as copied."""
     total = 0
     for part in parts:
         read = job.sources if part.tensor.dtype in FLOAT_DTYPES else [job.base]
-        element_bytes = sum(DTYPE_BYTES[describe(source, part.tensor.name).dtype] for source in read)
-        total += part.n_elements * element_bytes * (part.n_passes + 1)
+        n_bytes = sum(source.stored_bytes(part.tensor.name) for source in read) * (part.n_passes + 1)
+        total += n_bytes * part.n_elements // part.tensor.n_elements
     return total
 
 
@@ -147,7 +151,9 @@ def _check_passes(job: Job, tensor: TensorView, formula: Formula) -> None:
         )
 
 
-def _split(tensor: TensorView, block_elements: int, formulas: tuple[Formula, ...]) -> Iterator[Part]:
-    step = block_elements * BLOCKS_PER_RANGE
+def _split(
+    tensor: TensorView, block_elements: int, blocks_per_range: int, formulas: tuple[Formula, ...]
+) -> Iterator[Part]:
+    step = block_elements * blocks_per_range
     for first in range(0, tensor.n_elements, step):
         yield Part(tensor, first, min(first + step, tensor.n_elements), block_elements, formulas)

@@ -63,6 +63,12 @@ class LoraSource:
         """Rows of a changed tensor are computed whole."""
         return tensor_name in self.adapter.changes or self._unchanged(tensor_name).whole_rows(tensor_name)
 
+    def stored_bytes(self, tensor_name: str) -> int:
+        """Bytes of what is changed and of the matrices that change it."""
+        change = self.adapter.changes.get(tensor_name)
+        own = change.a.n_bytes + change.b.n_bytes if change else 0
+        return self._unchanged(tensor_name).stored_bytes(tensor_name) + own
+
     def _unchanged(self, tensor_name: str) -> TensorSource:
         """Where the tensor comes from that a change is added to."""
         view = self.adapter.replaced.get(tensor_name)

@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.checkpoint import describe_folder, read_tensor_views
+from tasks.checkpoint import describe_folder
 from tasks.errors import CheckpointError
-from tasks.merge.checks import check_mergeable
 from tasks.merge.depth import Setting, depth_of
+from tasks.merge.device import computing_device, place_on
 from tasks.merge.health import HealthMode, measure_health
 from tasks.merge.inputs import Choice, choose, formula_maker, leave_out_zeros
 from tasks.merge.job import Job, Output, count_bytes_read, plan_parts
 from tasks.merge.layout import plan_layout
+from tasks.merge.opening import OpenModels, open_models
 from tasks.merge.outputs import write_outputs
 from tasks.merge.resume import find_merged, merge_key, note_merged
-from tasks.merge.sources import FileSource
 from tasks.records import Checkpoint, MergedModel
-from tasks.tensors import FLOAT_DTYPES, TensorView
+from tasks.tensors import FLOAT_DTYPES
+from tasks.token_rows import EmbeddingsRule
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
-Views = Mapping[str, TensorView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,9 @@ class _Form:
     dtype: str
     max_shard_bytes: int
     template: Checkpoint
+    embeddings: EmbeddingsRule | None
+    device: str | None = None
+    """The GPU that computes them, if one does."""
 
 
 def merge_checkpoints(
@@ -53,8 +56,11 @@ def merge_checkpoints(
     max_shard_bytes: int,
     template: Checkpoint,
     output: Path,
+    embeddings: EmbeddingsRule | None = None,
+    has_base: bool = True,
     health: HealthMode = "sample",
     is_ours: bool = False,
+    device: str = "cpu",
     report_progress: Report | None = None,
 ) -> MergedModel:
     """Merge candidates into a new checkpoint in `output`, which appears whole or not at all.
@@ -65,8 +71,8 @@ def merge_checkpoints(
     Args:
         base: Decides tensor names, shapes and dtypes, and gives integer and boolean tensors. It is part of the result
             only as a candidate, or where the method reads it.
-        candidates: What is merged, in this order. Those of weight 0 must fit, too, but methods that they mean
-            nothing to do not read them.
+        candidates: What is merged, in this order; an adapter is added to its model while that is read. Those of weight
+            0 must fit, too, but methods that they mean nothing to do not read them.
         weights: Candidate name to share (linear), omega (task_arithmetic), or what the method makes of it; a number,
             or numbers by depth or by tensor name.
         method: One of `tasks.arithmetic.catalogue.METHOD_NAMES`.
@@ -78,9 +84,16 @@ def merge_checkpoints(
         max_shard_bytes: Largest size of one safetensors file, counted in tensor bytes.
         template: Where config, tokenizer and all other files are copied from.
         output: A folder that does not exist yet, or is empty.
+        embeddings: base or union: candidates may have other tokens than the base, and rows of tokens are looked up by
+            token (`tasks.merge.vocabulary`); the template must be the base then. None: all have the same.
+        has_base: False: no base was named, and the one given, the first candidate as a rule, stands in for names,
+            shapes, dtypes and integers alone; a method that can do without a base does.
         health: Whether a sample, all or none of the elements are compared, see `tasks.merge.health`.
         is_ours: Whether `output` is for merges of this run and of runs like it only: what an equal merge has left
             there is proven and returned, and anything else there is removed.
+        device: cpu, or cuda:<i>, which this process then holds and which nobody else should be using: see
+            `tasks.merge.leased`. Its bytes may differ as `tasks.merge.device` says. Methods that are not `on_device`
+            are merged by the processor all the same.
         report_progress: Called in this thread with tensor bytes written and tensor bytes in all.
 
     Returns:
@@ -92,13 +105,14 @@ def merge_checkpoints(
         CheckpointMismatchError: tensors of an input do not fit the base; all of them are listed.
         NonFiniteError: an input holds NaN or infinity, or the result overflows its dtype.
         StoreError: `output` cannot be written, or there is no space.
+        RecipeError, DeviceError: the device is not there, or has too little free memory.
 
     Source: LM-Cocktail, https://arxiv.org/abs/2311.13534; of each method: the file that bears its name
     """
     names = [candidate.name for candidate in candidates]
-    choice = choose(method, names, weights, parameters, candidate_parameters, general, seed)
-    form = _Form(dtype, max_shard_bytes, template)
-    key = merge_key(base, candidates, choice, dtype, max_shard_bytes, template)
+    choice = choose(method, names, weights, parameters, candidate_parameters, general, seed, has_base)
+    form = _Form(dtype, max_shard_bytes, template, embeddings, computing_device(device, choice.method))
+    key = merge_key(base, candidates, choice, dtype, max_shard_bytes, template, embeddings, form.device)
     if is_ours and (found := find_merged(output, key)):
         return found
     (merged,) = _merge(base, candidates, [choice], [output], form, key, health, report_progress)
@@ -121,6 +135,8 @@ def merge_many(
     dtype: str,
     max_shard_bytes: int,
     template: Checkpoint,
+    embeddings: EmbeddingsRule | None = None,
+    has_base: bool = True,
     health: HealthMode = "none",
     report_progress: Report | None = None,
 ) -> list[MergedModel]:
@@ -142,8 +158,10 @@ def merge_many(
             f"expected a folder of its own for each of {len(weights)} weights; found {', '.join(map(str, outputs))}"
         )
     names = [candidate.name for candidate in candidates]
-    choices = [choose(method, names, each, parameters, candidate_parameters, general, seed) for each in weights]
-    form = _Form(dtype, max_shard_bytes, template)
+    choices = [
+        choose(method, names, each, parameters, candidate_parameters, general, seed, has_base) for each in weights
+    ]
+    form = _Form(dtype, max_shard_bytes, template, embeddings)
     return _merge(base, candidates, choices, outputs, form, None, health, report_progress)
 
 
@@ -177,15 +195,15 @@ def _merge(
     """One output for each of the choices, which differ in their weights only; resumed if there is a key."""
     started = time.perf_counter()
     places = [check_output(output) for output in outputs]
-    others = [*candidates, form.template]
-    views = {folder: read_tensor_views(folder) for folder in {each.folder for each in (base, *others)}}
-    check_mergeable(base, others, views)
-    layout = plan_layout(views[base.folder], form.dtype, form.max_shard_bytes)
-    job = _make_job(FileSource(base.name, views[base.folder]), candidates, views, choices, places)
+    models = open_models(base, candidates, form.template, form.embeddings)
+    layout = plan_layout(models.views, form.dtype, form.max_shard_bytes)
+    job = _make_job(models, choices, places)
     tensors = [tensor for file in layout.files for tensor in file.tensors]
+    if form.device is not None:
+        job = place_on(form.device, job, tensors)
     parts = plan_parts(job, tensors)
     found = measure_health(job, tensors, health)
-    written, parts = write_outputs(job, parts, layout, form.template, key, report_progress)
+    written, parts = write_outputs(job, parts, layout, form.template, models.changed_files, key, report_progress)
     seconds = time.perf_counter() - started
     bytes_read = count_bytes_read(job, parts)
     logger.info(
@@ -201,26 +219,21 @@ def _merge(
             bytes_written=each.n_written,
             seconds=seconds,
             health=found,
+            vocabulary=form.embeddings,
+            added_tokens=models.n_added_tokens,
         )
         for place, each in zip(places, written, strict=True)
     ]
 
 
-def _make_job(
-    base: FileSource,
-    candidates: Sequence[Checkpoint],
-    views: Mapping[Path, Views],
-    choices: Sequence[Choice],
-    places: Sequence[Path],
-) -> Job:
+def _make_job(models: OpenModels, choices: Sequence[Choice], places: Sequence[Path]) -> Job:
     """The job with what counts in any of the outputs; each output's formulas get what counts in it."""
-    depths = depth_of(name for name, view in base.tensors.items() if view.dtype in FLOAT_DTYPES)
+    depths = depth_of(name for name, view in models.views.items() if view.dtype in FLOAT_DTYPES)
     choices = [leave_out_zeros(choice, depths) for choice in choices]
-    counted = [each for each in candidates if any(each.name in choice.candidates for choice in choices)]
+    counted = [each for each in models.candidates if any(each.name in choice.candidates for choice in choices)]
     index_of = {each.name: index for index, each in enumerate(counted)}
     outputs = [
         Output(place, formula_maker(choice, depths), tuple(index_of[name] for name in choice.candidates))
         for choice, place in zip(choices, places, strict=True)
     ]
-    sources = [FileSource(each.name, views[each.folder]) for each in counted]
-    return Job(base, sources, outputs, reads_base=choices[0].reads_base)
+    return Job(models.base, counted, outputs, reads_base=choices[0].reads_base)

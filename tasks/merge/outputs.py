@@ -1,6 +1,6 @@
 """Write the models of a job beside their places, and give them their names at the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -33,6 +33,7 @@ def write_outputs(
     parts: Sequence[Part],
     layout: Layout,
     template: Checkpoint,
+    changed_files: Mapping[str, bytes],
     key: str | None,
     report_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[WrittenModel], list[Part]]:
@@ -43,6 +44,7 @@ def write_outputs(
         parts: Of all weight files.
         layout: Of every output.
         template: Where all other files come from.
+        changed_files: Path to content of those that are not as in the template.
         key: Of the merge, to go on with what an equal one has left; None to begin anew.
         report_progress: Called with tensor bytes written and tensor bytes in all.
 
@@ -50,7 +52,9 @@ def write_outputs(
         The outputs, and the parts that had to be merged.
     """
     places = [output.folder for output in job.outputs]
-    size = layout.n_bytes + sum(file.size for file in other_files(template).values())
+    other_sizes = {path: file.size for path, file in other_files(template).items()}
+    other_sizes |= {path: len(content) for path, content in changed_files.items()}
+    size = layout.n_bytes + sum(other_sizes.values())
     with ExitStack() as open_drafts:
         drafts = [open_drafts.enter_context(open_draft(place, key)) for place in places]
         journals = [open_drafts.enter_context(journaled(draft, key or "", layout.files)) for draft in drafts]
@@ -59,7 +63,8 @@ def write_outputs(
         reused = [sum(file.size for file in each.values()) for each in finished]
         check_room(places, [size - n_bytes for n_bytes in reused])
         in_draft = [replace(each, folder=own.folder) for each, own in zip(job.outputs, journals, strict=True)]
-        copied = [copy_other_files(template, layout.float_dtypes(), journal.folder) for journal in journals]
+        dtypes = layout.float_dtypes()
+        copied = [copy_other_files(template, dtypes, journal.folder, changed_files) for journal in journals]
         merged = write_weight_files(replace(job, outputs=in_draft), parts, layout, report_progress, journals)
         files = [others | weights for others, weights in zip(copied, merged, strict=True)]
         for journal, place, each in zip(journals, places, files, strict=True):

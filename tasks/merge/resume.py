@@ -18,6 +18,7 @@ from tasks.merge.journal import find_unchanged
 from tasks.records import Checkpoint, FileDigest, MergedModel, from_json, to_json
 from tasks.resumable import make_room, resumable
 from tasks.staging import check_space, commit, remove, staged, write_file, writing
+from tasks.token_rows import EmbeddingsRule
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,16 @@ def merge_key(
     dtype: str,
     max_shard_bytes: int,
     template: Checkpoint,
+    embeddings: EmbeddingsRule | None = None,
+    device: str | None = None,
 ) -> str | None:
     """64 hex digits over all that decides the bytes of a merge; None if the content of an input is not known.
 
-    Names of candidates are no part of it.
+    Names of candidates are no part of it; `device` is the GPU that computes, if one does.
     """
-    if not all(model.files for model in (base, template, *candidates)):
+    if not all(part.files for model in (base, template, *candidates) for part in model.parts):
         return None
-    told = {
+    told: dict[str, object] = {
         "engine": ENGINE_VERSION,
         "base": base.digest,
         "candidates": [
@@ -50,7 +53,12 @@ def merge_key(
         "dtype": dtype,
         "max_shard_bytes": max_shard_bytes,
         "template": template.digest,
+        "embeddings": embeddings,
+        "reads_base": choice.reads_base,
     }
+    if device is not None:
+        # The last bit of a number may be another there, so that its files and the processor's do not mix.
+        told["device"] = device.partition(":")[0]
     # Not `hash_json`: numbers that are not finite are told of later, with their place.
     return hash_bytes(json.dumps(told, sort_keys=True).encode()).sha256
 

@@ -1,5 +1,6 @@
 """A model whose rows are read in another order, some of them from other models, as if they stood so in its files."""
 
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -85,6 +86,19 @@ class RowMappedSource:
         if tensor_name not in self.tensors:
             return self.inner.whole_rows(tensor_name)
         return len(describe(self.inner, tensor_name).shape) > 1
+
+    def stored_bytes(self, tensor_name: str) -> int:
+        """Bytes of the rows that are read, wherever they lie."""
+        if tensor_name not in self.tensors:
+            return self.inner.stored_bytes(tensor_name)
+        counts = Counter(self.rows.model.tolist())
+        counts.update(index for origins in self.rows.means.values() for index, _ in origins)
+        row_bytes = (
+            self.models[index].stored_bytes(tensor_name) / describe(self.models[index], tensor_name).shape[0] * n_rows
+            for index, n_rows in counts.items()
+            if index != MEAN
+        )
+        return round(sum(row_bytes))
 
     def _models_read(self) -> list[int]:
         found = {int(index) for index in np.unique(self.rows.model)} - {MEAN}

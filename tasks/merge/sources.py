@@ -60,6 +60,10 @@ class TensorSource(Protocol):
         """Whether blocks must begin and end with a row, as where a row is computed as a whole."""
         ...
 
+    def stored_bytes(self, tensor_name: str) -> int:
+        """Bytes of files that are read for the whole of a tensor that the source has."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
@@ -88,6 +92,10 @@ class FileSource:
     def whole_rows(self, tensor_name: str) -> bool:
         """Any range of a file can be read."""
         return False
+
+    def stored_bytes(self, tensor_name: str) -> int:
+        """Bytes of the tensor."""
+        return self.tensors[tensor_name].n_bytes
 
 
 def describe(source: TensorSource, tensor_name: str) -> TensorView:

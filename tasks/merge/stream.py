@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from tasks.merge.blocks import Buffers, OnWritten, copy_part, merge_part
+from tasks.merge.blocks import BlockSizes, Buffers, OnWritten, copy_part, merge_part
+from tasks.merge.device import N_SLOTS, DeviceBuffers
 from tasks.merge.job import Job, Part
 from tasks.merge.sources import extra_elements
 from tasks.messages import list_some
@@ -51,13 +52,14 @@ def stream_tensors(
         parts: What is written, as `plan_parts` cut it.
         on_written: Called after every few blocks, in the thread that wrote them.
         report_progress: Called in this thread with bytes written and bytes in all.
-        n_threads: `count_threads()` when left out.
+        n_threads: When left out `count_threads()`, or on a device one for each of its `N_SLOTS`.
 
     Raises:
         NonFiniteError: a source holds NaN or infinity, or the result overflows the output's dtype.
         CheckpointError: a source's file became shorter.
+        DeviceError: the device has too little free memory.
     """
-    n_threads = n_threads or count_threads()
+    n_threads = n_threads or (N_SLOTS if job.device else count_threads())
     idle = _make_buffers(job, parts, n_threads)
     total = len(job.outputs) * sum(part.n_bytes for part in parts)
     cancelled = threading.Event()
@@ -103,8 +105,9 @@ def _make_buffers(job: Job, parts: Iterable[Part], n_threads: int) -> "queue.Sim
                 input_bytes = max(input_bytes, (n_elements + extra_elements(source, view.name)) * size)
                 sum_bytes = max(sum_bytes, n_elements * size)
     idle: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
+    sizes = BlockSizes(len(job.sources), input_bytes, output_bytes, sum_bytes)
     for _ in range(n_threads):
-        idle.put(Buffers(len(job.sources), input_bytes, output_bytes, sum_bytes))
+        idle.put(DeviceBuffers(sizes, job.device) if job.device else Buffers(sizes))
     return idle
 
 

@@ -1,12 +1,14 @@
 """The face of merging."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.faces import progress_in_ui
+from tasks.merge.leased import merge_leased
 from tasks.merge.merge import merge_checkpoints
 from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.records import Checkpoint, MergedModel, MergeWeights
@@ -22,13 +24,16 @@ def merge(
     settings: MergeSettings,
     chosen: Sequence[CandidateSettings],
     output: str,
+    has_base: bool = True,
 ) -> MergedModel:
     """Stream the candidates into one new checkpoint in the folder `output`; see `tasks.merge.merge`.
 
-    `chosen` holds the recipe's entries of the candidates. Nobody else puts anything at `output`.
+    `chosen` holds the recipe's entries of the candidates, `has_base` says whether it names a base. Nobody else puts
+    anything at `output`.
     """
     with progress_in_ui("merge") as report:
-        return merge_checkpoints(
+        merge_there = partial(
+            merge_checkpoints,
             base,
             candidates,
             weights.settings,
@@ -41,6 +46,8 @@ def merge(
             max_shard_bytes=parse_size(settings.max_shard_size),
             template=base,
             output=Path(output),
+            embeddings=settings.embeddings,
+            has_base=has_base,
             is_ours=True,
-            report_progress=report,
         )
+        return merge_leased(settings, merge_there, report)

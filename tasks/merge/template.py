@@ -1,8 +1,10 @@
 """The files of a checkpoint that hold no tensors: config, tokenizer, what sentence-transformers needs."""
 
 import json
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from tasks.checkpoint import CONFIG_FILE, other_files, read_config
 from tasks.errors import CheckpointError
@@ -11,15 +13,20 @@ from tasks.staging import write_file
 from tasks.tensors import SAFETENSORS_DTYPES
 
 _CONFIG_DTYPES = {found: name for name, found in SAFETENSORS_DTYPES.items()}
+_NONE: Mapping[str, bytes] = MappingProxyType({})
 
 
-def copy_other_files(template: Checkpoint, float_dtypes: Set[str], folder: Path) -> dict[str, FileDigest]:
-    """Copy everything but tensors byte for byte; config.json follows the output's dtype.
+def copy_other_files(
+    template: Checkpoint, float_dtypes: Set[str], folder: Path, changed: Mapping[str, bytes] = _NONE
+) -> dict[str, FileDigest]:
+    """Copy everything but tensors byte for byte, but for what is changed; config.json follows the output's dtype.
 
     Args:
         template: Where the files come from.
         float_dtypes: safetensors dtypes of the output's floating tensors; if there is one, config.json names it.
         folder: Of the output.
+        changed: Path to content of files that are written in place of the template's, as its tokenizer with more
+            tokens.
 
     Returns:
         Path inside the checkpoint to what was written.
@@ -35,14 +42,16 @@ def copy_other_files(template: Checkpoint, float_dtypes: Set[str], folder: Path)
                 f"{template.folder / path}: the file changed since {template.name} was read; expected sha256 "
                 f"{expected.sha256}, found {written[path].sha256}"
             )
-    if config := config_with_dtype(template, float_dtypes):
-        written[CONFIG_FILE] = write_file(folder / CONFIG_FILE, config)
+    for path, content in changed.items():
+        written[path] = write_file(folder / path, content)
+    config = json.loads(changed[CONFIG_FILE]) if CONFIG_FILE in changed else read_config(template.folder)
+    if with_dtype := _config_with_dtype(config, float_dtypes):
+        written[CONFIG_FILE] = write_file(folder / CONFIG_FILE, with_dtype)
     return written
 
 
-def config_with_dtype(template: Checkpoint, float_dtypes: Set[str]) -> bytes | None:
-    """The template's config.json with the output's dtype in it; None if it says so already, or names none."""
-    config = read_config(template.folder)
+def _config_with_dtype(config: Mapping[str, Any], float_dtypes: Set[str]) -> bytes | None:
+    """The same config.json with the output's dtype in it; None if it says so already, or names none."""
     # transformers 5 writes dtype; older versions wrote torch_dtype.
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
     dtypes = {_CONFIG_DTYPES[dtype] for dtype in float_dtypes}

@@ -34,7 +34,16 @@ _BLOCK_ELEMENTS = 16 * 1024
 # In fewer numbers than these, two random directions may lie close by chance.
 _MIN_ELEMENTS = 1024
 
+_READ_ELEMENTS = 1024 * 1024
+
 _NUMPY_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_EXPONENTS = {
+    "F64": ("<u8", np.uint64(0x7FF << 52)),
+    "F32": ("<u4", np.uint32(0xFF << 23)),
+    "F16": ("<u2", np.uint16(0x1F << 10)),
+    "BF16": ("<u2", np.uint16(0xFF << 7)),
+}
+"""Dtype to the integers that its numbers are read as, and the bits of the exponent in them."""
 
 FloatArray = NDArray[np.float64]
 
@@ -124,6 +133,20 @@ def read_blocks(view: TensorView) -> FloatArray:
     with view.file.open("rb") as file:
         blocks = [os.pread(file.fileno(), n_bytes, start) for start, n_bytes in block_ranges(view)]
     return np.concatenate([_decode(block, view.dtype) for block in blocks])
+
+
+def is_finite(view: TensorView) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; all of its numbers are read, a few megabytes at a time."""
+    kind, exponent = _EXPONENTS[view.dtype]
+    size = DTYPE_BYTES[view.dtype]
+    with view.file.open("rb") as file:
+        for start in range(0, view.n_bytes, _READ_ELEMENTS * size):
+            length = min(_READ_ELEMENTS * size, view.n_bytes - start)
+            bits = np.frombuffer(os.pread(file.fileno(), length, view.start + start), dtype=kind)
+            # NaN and infinity are the numbers with an exponent of ones.
+            if ((bits & exponent) == exponent).any():
+                return False
+    return True
 
 
 def _decode(data: bytes, dtype: str) -> FloatArray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.plan.findings import Findings, shown
+from tasks.plan.findings import BY_TOKEN, Findings, shown
 
 # How it was trained, saved or run, not what it computes. Keys that begin with "_" and any kind of dropout, too.
 _NO_STRUCTURE = frozenset({
@@ -19,17 +19,21 @@ _BASE_DECIDES = frozenset({
     "max_position_embeddings", "sliding_window", "use_sliding_window", "max_window_layers", "id2label", "label2id",
 })  # fmt: skip
 _ARCHITECTURE = ("model_type", "architectures")
+_TOKEN_COUNTS = ("vocab_size", "text_config.vocab_size")
 # T5WithLMHeadModel is how old checkpoints of T5 call themselves.
 _TRANSLATING = ("ForConditionalGeneration", "WithLMHeadModel", "EncoderDecoderModel")
 
 
-def compare_configs(base: Mapping[str, Any], candidate: Mapping[str, Any], label: str) -> Findings:
+def compare_configs(
+    base: Mapping[str, Any], candidate: Mapping[str, Any], label: str, by_token: bool = False
+) -> Findings:
     """Compare what both configs say; a key that only one has is a default of another version of transformers.
 
     Args:
         base: The base's config.json.
         candidate: The candidate's config.json.
         label: How messages call the candidate.
+        by_token: Whether the number of tokens may differ.
     """
     found = Findings()
     expected_values, values = _flatten(_modern_rope(base)), _flatten(_modern_rope(candidate))
@@ -40,7 +44,9 @@ def compare_configs(base: Mapping[str, Any], candidate: Mapping[str, Any], label
         differing = [key for key in differing if key in _ARCHITECTURE]
     for key in differing:
         sentence = f"{label}: config.json says {key} = {shown(values[key])}, the base's {shown(expected_values[key])}"
-        if key.split(".")[-1] in _BASE_DECIDES or key.split(".")[0] in _BASE_DECIDES:
+        if key in _TOKEN_COUNTS:
+            found.problems += [] if by_token else [f"{sentence}; {BY_TOKEN}"]
+        elif key.split(".")[-1] in _BASE_DECIDES or key.split(".")[0] in _BASE_DECIDES:
             found.warnings.append(f"{sentence}; the merged model takes the base's")
         else:
             found.problems.append(f"{sentence}; only models of one architecture can be merged")

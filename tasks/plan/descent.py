@@ -4,8 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from tasks.cache import ResultCache
 from tasks.errors import CocktailError
-from tasks.plan.ancestry import Ancestry, block_ranges, choose_sample, comparable_views, compare_with_base, read_blocks
+from tasks.messages import list_some
+from tasks.plan.ancestry import (
+    FAR_DISTANCE,
+    UNRELATED_DISTANCE,
+    Ancestry,
+    block_ranges,
+    choose_sample,
+    comparable_views,
+    compare_with_base,
+    read_blocks,
+)
 from tasks.plan.compatibility import ModelHeaders
+from tasks.plan.findings import Findings
 from tasks.plan.sketch import FileRange
 from tasks.tensors import TensorView
 
@@ -26,9 +37,10 @@ def measure_descent(
         cache: Answers for pairs that were compared before.
 
     Returns:
-        The digest of every model, the base's among them, to what its sample says, or why it could not be read.
+        The digest of every model, the base's among them, to what its sample says, or why it could not be read. Of a
+        model with an adapter only the model under it is compared, and the digest is that model's.
     """
-    distinct = {model.checkpoint.digest: model for model in (*models, base)}
+    distinct = {model.checkpoint.without_adapter.digest: model for model in (*models, base)}
     found: dict[str, Ancestry | CocktailError] = {
         digest: known for digest in distinct if (known := _recall(base, digest, cache)) is not None
     }
@@ -50,6 +62,31 @@ def measure_descent(
         ancestry = compare_with_base(sample, base_blocks, model.views)
         _remember(base, digest, ancestry, cache)
         found[digest] = ancestry
+    return found
+
+
+def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Findings:
+    """Say what a sample means: NaN and strangers are problems, distant relatives a warning."""
+    found = Findings()
+    if ancestry.non_finite:
+        names = list_some([repr(name) for name in ancestry.non_finite])
+        found.problems.append(f"{label}: tensor {names} holds NaN or infinity; the model is broken")
+    if ancestry.distance is None:
+        found.warnings.append(f"{label}: there was no matrix to compare with the base, so its descent is unknown")
+    elif ancestry.distance > UNRELATED_DISTANCE:
+        sentence = (
+            f"{label}: it does not descend from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 "
+            f"to 0.4 and strangers 1.41 (limit {UNRELATED_DISTANCE})"
+        )
+        if allow_unrelated:
+            found.warnings.append(f"{sentence}; merged all the same, as allow_unrelated says")
+        else:
+            found.problems.append(f"{sentence}; merge only fine-tunes of one base, or set allow_unrelated: true")
+    elif ancestry.distance > FAR_DISTANCE:
+        found.warnings.append(
+            f"{label}: it is far from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 to 0.4; "
+            "look closely at what the merge can still do"
+        )
     return found
 
 

@@ -3,6 +3,9 @@
 import json
 from dataclasses import dataclass, field
 
+BY_TOKEN = "to merge by token all the same, write `merge: {embeddings: base}` or `union`"
+"""What to do about vocabularies that differ."""
+
 
 @dataclass(slots=True)
 class Findings:

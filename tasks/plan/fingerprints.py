@@ -1,7 +1,8 @@
 """Fingerprints: was this very model made before, and was this very question answered?
 
 What does not change the merged bytes is left out: devices, batches, time limits, paths, names. So a recipe and its
-lock file, or the same recipe on another machine, have one fingerprint.
+lock file, or the same recipe on another machine, have one fingerprint. (A GPU that merges may change the last bit of a
+number, as an old processor may.)
 """
 
 from collections.abc import Mapping, Sequence

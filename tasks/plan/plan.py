@@ -67,7 +67,7 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
     if data.are_chats:
         found.extend(_check_chats(survey))
     bytes_to_write, bytes_to_download = (
-        _bytes_to_write(recipe, survey.base),
+        _bytes_to_write(recipe, survey),
         _bytes_to_download(survey, releases, cache),
     )
     found.problems += _device_problems(recipe)
@@ -161,8 +161,9 @@ def _check_chats(survey: Survey) -> Findings:
         return Findings([str(error)])
 
 
-def _bytes_to_write(recipe: Recipe, base: ModelHeaders | None) -> int:
-    return count_bytes_to_write(base.checkpoint, base.views, recipe.merge.dtype) if base else 0
+def _bytes_to_write(recipe: Recipe, survey: Survey) -> int:
+    base = survey.base
+    return count_bytes_to_write(base.checkpoint, survey.output_views or base.views, recipe.merge.dtype) if base else 0
 
 
 def _bytes_to_download(survey: Survey, releases: _Releases, cache: ResultCache) -> int:
@@ -173,13 +174,18 @@ def _bytes_to_download(survey: Survey, releases: _Releases, cache: ResultCache) 
 
 def _device_problems(recipe: Recipe) -> list[str]:
     """Say which named devices are not here; what `auto` finds will do."""
-    if recipe.score.devices == "auto" or not (recipe.needs_examples or recipe.evaluate):
-        return []
-    try:
-        resolve_devices(recipe.score.devices)
-    except RecipeError as error:
-        return [f"score.{error}"]
-    return []
+    named: dict[str, list[str]] = {}
+    if recipe.score.devices != "auto" and (recipe.needs_examples or recipe.evaluate):
+        named["score.devices"] = recipe.score.devices
+    if recipe.merge.device not in ("cpu", "auto"):
+        named["merge.device"] = [recipe.merge.device]
+    problems: list[str] = []
+    for key, devices in named.items():
+        try:
+            resolve_devices(devices)
+        except RecipeError as error:
+            problems.append(f"{key}: {str(error).removeprefix('devices: ')}")
+    return problems
 
 
 def _check_places(recipe: Recipe, work_folder: Path) -> Findings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.cache import ResultCache
 from tasks.checkpoint import CONFIG_FILE, describe_folder, is_model_file, list_model_files
 from tasks.errors import CheckpointError, NotFoundError, StoreError
-from tasks.licences import CARD_FILE, read_licence_text
+from tasks.licences import CARD_FILE, read_licence, read_licence_text
 from tasks.messages import list_some
 from tasks.plan.weights import Weights, choose_weights, is_safetensors, pickles_problem
 from tasks.records import Checkpoint
@@ -98,7 +98,7 @@ def _resolve_folder(reference_text: str, folder: Path, paths: Sequence[str], cac
     checkpoint = describe_folder(reference_text, reference_text, folder, files)
     manifest = folder / MANIFEST_FILE
     return ResolvedModel(
-        replace(checkpoint, licence=_licence_in(folder / CARD_FILE)),
+        replace(checkpoint, licence=read_licence(folder / CARD_FILE)),
         manifest=manifest if manifest.is_file() else None,
     )
 
@@ -140,7 +140,7 @@ def _resolve_source(reference_text: str, source: Source, cache: ResultCache, all
     digests |= {path: digest for path, digest in known.items() if digest}
     files = {path: digests[path] for path in sorted(digests)}
     checkpoint = Checkpoint(reference_text, reference_text, source.revision, source.uri, files)
-    licence = getattr(source, "licence", None) or (CARD_FILE in kept_notes and _licence_in(kept_notes[CARD_FILE]))
+    licence = getattr(source, "licence", None) or (CARD_FILE in kept_notes and read_licence(kept_notes[CARD_FILE]))
     checkpoint = replace(checkpoint, licence=licence or None)
     if weights.pickled:
         return _convert(checkpoint, source, weights, fetched, cache)
@@ -183,11 +183,3 @@ def _licence_of_release(registry: Registry, version: str) -> str | None:
     except NotFoundError:
         return None
     return read_licence_text(card, registry.store.uri(path))
-
-
-def _licence_in(card: Path) -> str | None:
-    try:
-        return read_licence_text(card.read_text(encoding="utf-8"), card)
-    except (OSError, ValueError):
-        # No card, or none in UTF-8: then the licence is not known.
-        return None

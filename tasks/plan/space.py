@@ -32,14 +32,14 @@ def count_weight_bytes(views: Mapping[str, TensorView], dtype: str) -> int:
 
 
 def count_bytes_to_read(checkpoints: Iterable[Checkpoint]) -> int:
-    """Bytes of all distinct models, each counted once however often it is read."""
-    return sum({checkpoint.digest: checkpoint.size for checkpoint in checkpoints}.values())
+    """Bytes of all distinct models and adapters, each counted once however often it is read."""
+    return sum({part.digest: part.size for checkpoint in checkpoints for part in checkpoint.parts}.values())
 
 
 def count_bytes_to_download(checkpoints: Iterable[Checkpoint], cache: ResultCache) -> int:
     """Bytes of all distinct files that are elsewhere and not in the cache."""
-    remote = (checkpoint for checkpoint in checkpoints if not checkpoint.uri.startswith("file:"))
-    distinct = {file for checkpoint in remote for file in checkpoint.files.values()}
+    parts = (part for checkpoint in checkpoints for part in checkpoint.parts)
+    distinct = {file for part in parts if not part.uri.startswith("file:") for file in part.files.values()}
     return sum(file.size for file in distinct if cache.find_file(file) is None)
 
 

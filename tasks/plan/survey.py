@@ -3,29 +3,26 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from pydantic import ValidationError
-
-from tasks.arithmetic.catalogue import find_method
 from tasks.cache import ResultCache
 from tasks.checkpoint import is_weight_file, read_json_object
 from tasks.errors import CocktailError
-from tasks.layered import Setting
 from tasks.licences import licence_problems
-from tasks.messages import list_some
 from tasks.parallel import call_all
-from tasks.plan.ancestry import FAR_DISTANCE, UNRELATED_DISTANCE, Ancestry
+from tasks.plan.adapters import OpenedAdapter, check_adapter, open_adapters, take_adapter
+from tasks.plan.ancestry import Ancestry
 from tasks.plan.compatibility import ModelHeaders, check_compatibility, check_model_type, read_headers
-from tasks.plan.descent import measure_descent
+from tasks.plan.descent import judge_ancestry, measure_descent
 from tasks.plan.findings import Findings
+from tasks.plan.left_out import remaining_problems
 from tasks.plan.resolve import check_pin, resolve_model
 from tasks.plan.sketch import open_sketch
+from tasks.plan.tokens import TokenRows, any_rows, open_token_rows
 from tasks.recipe import Recipe
 from tasks.references import Place, canonical, parse_reference
 from tasks.registry.address import split_destination
 from tasks.settings import CandidateSettings
-from tasks.shares import scale_shares
+from tasks.tensors import TensorView
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +42,8 @@ class Survey:
     left_out: dict[str, str] = field(default_factory=dict[str, str])
     """Optional candidates that cannot take part, with the reason."""
     findings: Findings = field(default_factory=Findings)
+    output_views: Mapping[str, TensorView] = field(default_factory=dict[str, TensorView])
+    """Tensors of the merged model, as the base has them; of a union of vocabularies with more rows."""
 
     def refuse(self, candidate: CandidateSettings, problems: list[str]) -> None:
         """Note what is wrong with a candidate: a problem, or for an optional one a reason to leave it out."""
@@ -59,20 +58,20 @@ class Survey:
 def survey_models(recipe: Recipe, cache: ResultCache) -> Survey:
     """Open every model of a recipe and compare the candidates with the base; all that is wrong is in `findings`."""
     survey = Survey()
-    opened = _open_all(recipe, cache)
+    opened, adapters = _open_all(recipe, cache), open_adapters(recipe, cache)
     for candidate in recipe.candidates:
-        try:
-            label = _label(recipe, candidate)
-            survey.candidates[candidate.name] = _take(opened, candidate.model, candidate.name, candidate.digest, label)
-        except CocktailError as error:
-            survey.refuse(candidate, [f"candidate {candidate.name!r}: {error}"])
+        model, problems = _take_candidate(recipe, candidate, opened, adapters)
+        if model is None:
+            survey.refuse(candidate, problems)
+        else:
+            survey.candidates[candidate.name] = model
     survey.base = _take_base(recipe, opened, survey)
     if survey.base is not None:
         survey.findings.extend(check_model_type(survey.base, recipe.model_type))
         survey.findings.extend(_check_licence(recipe, survey.base))
         _compare_candidates(recipe, survey, survey.base, cache)
     survey.findings.warnings += _duplicate_warnings(survey.candidates)
-    survey.findings.problems += _remaining_problems(recipe, survey.left_out)
+    survey.findings.problems += remaining_problems(recipe, survey.left_out)
     return survey
 
 
@@ -105,6 +104,28 @@ def _take(
     return replace(found, checkpoint=replace(found.checkpoint, name=name, model=reference), label=label)
 
 
+def _take_candidate(
+    recipe: Recipe,
+    candidate: CandidateSettings,
+    opened: Mapping[str, ModelHeaders | CocktailError],
+    adapters: Mapping[str, OpenedAdapter | CocktailError],
+) -> tuple[ModelHeaders | None, list[str]]:
+    """A candidate with its adapter; or why one of them, or both, cannot be had."""
+    model = adapter = None
+    errors: list[CocktailError] = []
+    try:
+        model = _take(opened, candidate.model, candidate.name, candidate.digest, _label(recipe, candidate))
+    except CocktailError as error:
+        errors.append(error)
+    try:
+        adapter = take_adapter(adapters, candidate)
+    except CocktailError as error:
+        errors.append(error)
+    if model is None or errors:
+        return None, [f"candidate {candidate.name!r}: {error}" for error in errors]
+    return (model if adapter is None else model.with_adapter(adapter)), []
+
+
 def _label(recipe: Recipe, candidate: CandidateSettings) -> str:
     label = f"candidate {candidate.name!r}"
     if recipe.base is None and candidate is not recipe.candidates[0]:
@@ -115,7 +136,7 @@ def _label(recipe: Recipe, candidate: CandidateSettings) -> str:
 def _take_base(
     recipe: Recipe, opened: Mapping[str, ModelHeaders | CocktailError], survey: Survey
 ) -> ModelHeaders | None:
-    """The recipe's base; where it names none, the first candidate that can be read."""
+    """The recipe's base; where it names none, the first candidate that can be read, without its adapter."""
     if recipe.base is not None:
         try:
             return _take(opened, recipe.base, BASE, recipe.base_digest, "the base")
@@ -123,7 +144,9 @@ def _take_base(
             survey.findings.problems.append(f"the base: {error}")
             return None
     first = next(iter(survey.candidates.values()), None)
-    return first and replace(first, checkpoint=replace(first.checkpoint, name=BASE), label="the base")
+    return first and replace(
+        first, checkpoint=replace(first.checkpoint.without_adapter, name=BASE), label="the base", adapter=None
+    )
 
 
 def _compare_candidates(recipe: Recipe, survey: Survey, base: ModelHeaders, cache: ResultCache) -> None:
@@ -136,61 +159,46 @@ def _compare_candidates(recipe: Recipe, survey: Survey, base: ModelHeaders, cach
         return
     for name in of_base.non_finite:
         survey.findings.problems.append(f"the base: tensor {name!r} holds NaN or infinity; the model is broken")
+    rows, fitting = open_token_rows(recipe.merge.embeddings, base, survey.findings), list[ModelHeaders]()
     for candidate in recipe.candidates:
         model = survey.candidates.get(candidate.name)
         if model is None:
             continue
-        ancestry = descent[model.checkpoint.digest]
-        found = _check_candidate(recipe, base, model, ancestry)
+        ancestry = descent[model.checkpoint.without_adapter.digest]
+        found = _check_candidate(recipe, base, model, ancestry, rows)
         if isinstance(ancestry, Ancestry) and ancestry.distance is not None:
             survey.distances[candidate.name] = ancestry.distance
         if found.problems:
             survey.refuse(candidate, found.problems)
         else:
             survey.findings.warnings += found.warnings
+            fitting.append(model)
+    survey.output_views = rows.output_views(fitting) if rows else base.views
 
 
 def _check_candidate(
-    recipe: Recipe, base: ModelHeaders, model: ModelHeaders, ancestry: Ancestry | CocktailError
+    recipe: Recipe,
+    base: ModelHeaders,
+    model: ModelHeaders,
+    ancestry: Ancestry | CocktailError,
+    rows: TokenRows | None,
 ) -> Findings:
     found = Findings()
     try:
         found.extend(_check_drift(recipe, model))
         # The base itself fits, and is a usual candidate.
-        if model.checkpoint.digest != base.checkpoint.digest:
-            found.extend(check_compatibility(base, model))
+        if model.checkpoint.without_adapter.digest != base.checkpoint.digest:
+            found.extend(check_compatibility(base, model, any_rows(recipe.merge.embeddings, rows, base)))
+            found.extend(rows.check(model) if rows and not found.problems else Findings())
     except CocktailError as error:
         found.problems.append(f"{model.label}: {model.explain(error)}")
+    if model.adapter is not None:
+        found.extend(check_adapter(model.adapter, model.checkpoint.model, model.views, model.label))
     found.extend(_check_licence(recipe, model))
     if isinstance(ancestry, CocktailError):
         found.problems.append(f"{model.label}: {ancestry}")
     else:
         found.extend(judge_ancestry(ancestry, model.label, recipe.allow_unrelated))
-    return found
-
-
-def judge_ancestry(ancestry: Ancestry, label: str, allow_unrelated: bool) -> Findings:
-    """Say what a sample means: NaN and strangers are problems, distant relatives a warning."""
-    found = Findings()
-    if ancestry.non_finite:
-        names = list_some([repr(name) for name in ancestry.non_finite])
-        found.problems.append(f"{label}: tensor {names} holds NaN or infinity; the model is broken")
-    if ancestry.distance is None:
-        found.warnings.append(f"{label}: there was no matrix to compare with the base, so its descent is unknown")
-    elif ancestry.distance > UNRELATED_DISTANCE:
-        sentence = (
-            f"{label}: it does not descend from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 "
-            f"to 0.4 and strangers 1.41 (limit {UNRELATED_DISTANCE})"
-        )
-        if allow_unrelated:
-            found.warnings.append(f"{sentence}; merged all the same, as allow_unrelated says")
-        else:
-            found.problems.append(f"{sentence}; merge only fine-tunes of one base, or set allow_unrelated: true")
-    elif ancestry.distance > FAR_DISTANCE:
-        found.warnings.append(
-            f"{label}: it is far from the base: distance {ancestry.distance:.2f}, where fine-tunes have 0.01 to 0.4; "
-            "look closely at what the merge can still do"
-        )
     return found
 
 
@@ -207,7 +215,11 @@ def _check_drift(recipe: Recipe, model: ModelHeaders) -> Findings:
 
 def _check_licence(recipe: Recipe, model: ModelHeaders) -> Findings:
     allowed = recipe.publish.allow_licences if recipe.publish else None
-    return Findings(licence_problems({model.label: model.checkpoint.licence}, allowed) if allowed is not None else [])
+    if allowed is None:
+        return Findings()
+    own, *adapters = model.checkpoint.parts
+    licences = {model.label: own.licence, **{f"{model.label}, its adapter": part.licence for part in adapters}}
+    return Findings(licence_problems(licences, allowed))
 
 
 def _released_name(model: ModelHeaders) -> str | None:
@@ -221,32 +233,12 @@ def _released_name(model: ModelHeaders) -> str | None:
 def _duplicate_warnings(candidates: Mapping[str, ModelHeaders]) -> list[str]:
     by_weights: dict[tuple[str, ...], list[str]] = {}
     for name, model in candidates.items():
-        weights = (file.sha256 for path, file in model.checkpoint.files.items() if is_weight_file(path))
-        by_weights.setdefault(tuple(sorted(weights)), []).append(name)
+        weights = [file.sha256 for path, file in model.checkpoint.files.items() if is_weight_file(path)]
+        adapters = [part.digest for part in model.checkpoint.parts[1:]]
+        by_weights.setdefault((*sorted(weights), *adapters), []).append(name)
     return [
         f"candidates {' and '.join(repr(name) for name in names)} are one and the same model, which so counts "
         f"{len(names)} times"
         for names in by_weights.values()
         if len(names) > 1
     ]
-
-
-def _remaining_problems(recipe: Recipe, left_out: Mapping[str, str]) -> list[str]:
-    """Say what no longer holds in the recipe without the candidates that were left out."""
-    if not left_out:
-        return []
-    remaining: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
-    remaining["candidates"] = [entry for entry in remaining["candidates"] if entry["name"] not in left_out]
-    weights: dict[str, Setting] | None = remaining["weigh"]["weights"]
-    if weights is not None:
-        kept = {name: weight for name, weight in weights.items() if name not in left_out}
-        are_shares = find_method(recipe.merge.method).weights == "sum to 1"
-        # Shares are scaled, as they will be when they are weighed; what cannot be scaled is refused as it stands.
-        remaining["weigh"]["weights"] = (scale_shares(kept, list(kept)) if are_shares else None) or kept
-    try:
-        Recipe.model_validate(remaining)
-    except ValidationError as error:
-        lost = "; ".join(left_out.values())
-        reasons = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
-        return [f"without the optional {', '.join(left_out)} the recipe no longer holds: {reasons} (left out: {lost})"]
-    return []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.checkpoint import read_json_object
 from tasks.messages import list_some
-from tasks.plan.findings import Findings
+from tasks.plan.findings import BY_TOKEN, Findings
 from tasks.records import Checkpoint
 from tasks.vocabularies import TOKENIZER_FILE, Vocabulary, read_vocabulary
 
@@ -22,28 +22,39 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_toke
 _BASE_DECIDES = frozenset({"eos_token", "pad_token"})
 
 
-def compare_tokenizers(base: Checkpoint, candidate: Checkpoint, label: str) -> Findings:
+def compare_tokenizers(base: Checkpoint, candidate: Checkpoint, label: str, by_token: bool = False) -> Findings:
     """Compare vocabulary, merges, special tokens and text handling with the base's.
+
+    Args:
+        base: With its small files on this machine.
+        candidate: The same.
+        label: How messages call the candidate.
+        by_token: Whether rows are looked up by token: then tokens and their numbers may differ.
 
     Raises:
         CheckpointError: a tokenizer file is no JSON.
     """
     found = Findings()
-    found.extend(_compare_vocabularies(base, candidate, label))
+    if by_token and TOKENIZER_FILE not in candidate.files:
+        found.problems.append(
+            f"{label}: it has no {TOKENIZER_FILE}, by which rows are merged by token; save its tokenizer in the fast "
+            "form"
+        )
+    else:
+        found.extend(_compare_vocabularies(base, candidate, label, by_token))
     names = {"tokenizer_config.json", "special_tokens_map.json"}
     if any(base.files.get(name) != candidate.files.get(name) for name in names):
         found.extend(_compare_special_tokens(base.folder, candidate.folder, label))
     return found
 
 
-def _compare_vocabularies(base: Checkpoint, candidate: Checkpoint, label: str) -> Findings:
+def _compare_vocabularies(base: Checkpoint, candidate: Checkpoint, label: str, by_token: bool) -> Findings:
     expected, found = base.files.get(TOKENIZER_FILE), candidate.files.get(TOKENIZER_FILE)
     if expected and found:
         if expected == found:
             return Findings()
-        return _compare_content(
-            read_vocabulary(base.folder / TOKENIZER_FILE), read_vocabulary(candidate.folder / TOKENIZER_FILE), label
-        )
+        ours, theirs = (read_vocabulary(model.folder / TOKENIZER_FILE) for model in (base, candidate))
+        return _compare_content(ours, theirs, label, by_token)
     names = [name for name in _PLAIN_VOCABULARIES if name in base.files]
     if not names and not expected:
         return Findings(warnings=[f"{label}: the base has no tokenizer, so vocabularies could not be compared"])
@@ -61,13 +72,13 @@ def _compare_vocabularies(base: Checkpoint, candidate: Checkpoint, label: str) -
     )
 
 
-def _compare_content(base: Vocabulary, candidate: Vocabulary, label: str) -> Findings:
+def _compare_content(base: Vocabulary, candidate: Vocabulary, label: str, by_token: bool) -> Findings:
     found = Findings()
-    differing = list(_differing_tokens(base.ids, candidate.ids))
+    differing = [] if by_token else list(_differing_tokens(base.ids, candidate.ids))
     if differing:
         found.problems.append(
             f"{label}: {len(differing)} tokens of its vocabulary ({len(candidate.ids)} tokens) and the base's "
-            f"({len(base.ids)}) do not agree: {list_some(differing)}; both must number tokens alike"
+            f"({len(base.ids)}) do not agree: {list_some(differing)}; both must number tokens alike; {BY_TOKEN}"
         )
     elif base.merges != candidate.merges:
         pairs = enumerate(zip(base.merges, candidate.merges, strict=False))

@@ -100,7 +100,11 @@ def render_licences(lineage: Sequence[Ancestor]) -> str | None:
     """The file that a card with `license: other` links to: what applies to each model. None where none is needed."""
     if "license_link" not in _licence_metadata(lineage):
         return None
-    lines = [f"- {_origin(ancestor)}: {ancestor.licence or 'not stated'}\n" for ancestor in lineage]
+    lines = [
+        f"- {_origin(part)}: {licence or 'not stated'}\n"
+        for ancestor in lineage
+        for part, licence in zip(ancestor.checkpoint.parts, ancestor.licences, strict=True)
+    ]
     return (
         "This model is a merge of the models below. Each is under the licence that its own card states; whoever uses "
         f"the merge has to keep to all of them.\n\n{''.join(lines)}"
@@ -108,7 +112,7 @@ def render_licences(lineage: Sequence[Ancestor]) -> str | None:
 
 
 def _metadata(recipe: Recipe, report: RefreshReport, lineage: Sequence[Ancestor]) -> dict[str, Any]:
-    models = [report.plan.base, *(ancestor.checkpoint for ancestor in lineage)]
+    models = [report.plan.base, *(part for ancestor in lineage for part in ancestor.checkpoint.parts)]
     parents = list(dict.fromkeys(name for model in models if (name := _hub_name(model))))
     return {
         **_licence_metadata(lineage),
@@ -125,7 +129,8 @@ def _licence_metadata(lineage: Sequence[Ancestor]) -> dict[str, str]:
 
     Nothing is claimed where no model states any.
     """
-    licences = {ancestor.licence.lower() if ancestor.licence else None for ancestor in lineage}
+    stated = (licence for ancestor in lineage for licence in ancestor.licences)
+    licences = {licence.lower() if licence else None for licence in stated}
     if licences == {None}:
         return {}
     [common] = licences if len(licences) == 1 else [None]
@@ -149,21 +154,21 @@ def _lineage_table(lineage: Sequence[Ancestor]) -> str:
         [
             ancestor.checkpoint.name,
             ancestor.role or "",
-            _origin(ancestor),
+            " + ".join(_origin(part) for part in ancestor.checkpoint.parts),
             _number(ancestor.weight),
             f"{_number(ancestor.score.loss)} ± {_number(ancestor.score.loss_stderr)}" if ancestor.score else "",
-            ancestor.licence or "not stated",
+            " + ".join(dict.fromkeys(licence or "not stated" for licence in ancestor.licences)),
         ]
         for ancestor in lineage
     ]
     return _table(["model", "role", "origin", "weight", "loss on the examples", "licence"], rows)
 
 
-def _origin(ancestor: Ancestor) -> str:
+def _origin(part: Checkpoint) -> str:
     """Hub models by name and commit; all others by content, because their paths mean nothing elsewhere."""
-    if name := _hub_name(ancestor.checkpoint):
-        return f"{name} at `{ancestor.checkpoint.revision}`"
-    return f"content `sha256:{ancestor.checkpoint.digest[:12]}`"
+    if name := _hub_name(part):
+        return f"{name} at `{part.revision}`"
+    return f"content `sha256:{part.digest[:12]}`"
 
 
 def _parameter_notes(recipe: Recipe, report: RefreshReport) -> Iterator[str]:

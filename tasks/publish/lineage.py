@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tasks.licences import CARD_FILE, read_licence_text
+from tasks.licences import CARD_FILE, read_licence
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, RefreshReport, Score
 
@@ -17,7 +17,8 @@ class Ancestor:
     weight: float | None
     """None for a base that is no candidate."""
     score: Score | None
-    licence: str | None
+    licences: tuple[str | None, ...]
+    """Of each of the checkpoint's `parts`: the model, and the adapter on it if there is one."""
 
 
 def read_lineage(recipe: Recipe, report: RefreshReport) -> tuple[Ancestor, ...]:
@@ -27,21 +28,20 @@ def read_lineage(recipe: Recipe, report: RefreshReport) -> tuple[Ancestor, ...]:
     base = report.plan.base
     ancestors: list[Ancestor] = []
     if all(candidate.digest != base.digest for candidate in report.plan.candidates):
-        ancestors.append(Ancestor(base, "base", None, None, _licence(base)))
+        ancestors.append(Ancestor(base, "base", None, None, _licences(base)))
     for candidate in report.plan.candidates:
         role = roles[candidate.name] or ("base" if candidate.digest == base.digest else None)
         weight, score = report.weights.weights.get(candidate.name), scores.get(candidate.name)
-        ancestors.append(Ancestor(candidate, role, weight, score, _licence(candidate)))
+        ancestors.append(Ancestor(candidate, role, weight, score, _licences(candidate)))
     return tuple(ancestors)
+
+
+def _licences(checkpoint: Checkpoint) -> tuple[str | None, ...]:
+    return tuple(_licence(part) for part in checkpoint.parts)
 
 
 def _licence(checkpoint: Checkpoint) -> str | None:
     """As it was found when the model was resolved, else as the card beside its files states it, if they are here."""
     if checkpoint.licence is not None or not checkpoint.uri.startswith("file://"):
         return checkpoint.licence
-    card = checkpoint.folder / CARD_FILE
-    try:
-        return read_licence_text(card.read_text(encoding="utf-8"), card)
-    except (OSError, ValueError):
-        # No card, or none in UTF-8: then the licence is not known.
-        return None
+    return read_licence(checkpoint.folder / CARD_FILE)

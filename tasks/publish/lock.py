@@ -62,15 +62,20 @@ def pin_reference(text: str, revision: str) -> str:
     reference = parse_reference(text)
     if reference.place is Place.HUB:
         scheme = "hub://" if text.startswith("hub://") else ""
-        return f"{scheme}{reference.location}@{revision}"
+        path = f"/{reference.path}" if reference.path else ""
+        return f"{scheme}{reference.location}{path}@{revision}"
     if reference.place is Place.RELEASE:
         return f"release:{reference.location}@{revision}"
     return text
 
 
 def _pin_candidate(candidate: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    model = pin_reference(candidate["model"], checkpoint.revision)
-    return dict(candidate) | {"model": model, "digest": f"sha256:{checkpoint.digest}"}
+    model, own = pin_reference(candidate["model"], checkpoint.revision), checkpoint.without_adapter
+    pinned = dict(candidate) | {"model": model, "digest": f"sha256:{own.digest}"}
+    if checkpoint.adapter is None:
+        return pinned
+    adapter = pin_reference(candidate["adapter"], checkpoint.adapter.revision)
+    return pinned | {"adapter": adapter, "adapter_digest": f"sha256:{checkpoint.adapter.digest}"}
 
 
 def _pin_rule(rule: Mapping[str, Any], anchors: Mapping[str, Checkpoint]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tasks.health_summaries import summarise_health
 from tasks.parameters import candidate_parameters, merge_parameters
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
-from tasks.records import SCHEMA_VERSION, FileDigest, RefreshReport, to_json
+from tasks.records import SCHEMA_VERSION, Checkpoint, FileDigest, RefreshReport, to_json
 from tasks.registry.files import format_time
 from tasks.summaries import summarise_evaluations
 
@@ -59,6 +59,7 @@ def build_manifest(
         "parameters": _parameters(recipe, report),
         "dtype": recipe.merge.dtype,
         "models": [_model(ancestor) for ancestor in lineage],
+        "files_from": _files_from(report),
         "examples": {"sha256": examples.sha256, "n": examples.n} if examples else None,
         "trust": to_json(report.weights.trust),
         "health": summarise_health(report.merged.health) if report.merged.health else None,
@@ -105,6 +106,20 @@ def _parameters(recipe: Recipe, report: RefreshReport) -> dict[str, Any]:
     }
 
 
+def _files_from(report: RefreshReport) -> dict[str, Any]:
+    """Whose tokenizer, chat template, generation config and all other files without tensors the release has.
+
+    They are the base's, byte for byte; a union of vocabularies adds tokens, and config.json says the written dtype.
+    """
+    base, merged = report.plan.base, report.merged
+    return {
+        "model": base.model,
+        "revision": base.revision,
+        "vocabulary": merged.vocabulary,
+        "added_tokens": merged.added_tokens,
+    }
+
+
 def _model(ancestor: Ancestor) -> dict[str, Any]:
     checkpoint, score = ancestor.checkpoint, ancestor.score
     return {
@@ -115,6 +130,22 @@ def _model(ancestor: Ancestor) -> dict[str, Any]:
         "weight": ancestor.weight,
         "loss": score.loss if score else None,
         "loss_stderr": score.loss_stderr if score else None,
-        "licence": ancestor.licence,
-        "files": {path: file.sha256 for path, file in checkpoint.files.items()},
+        "licence": ancestor.licences[0],
+        "files": _digests(checkpoint),
+        "adapter": _adapter(ancestor),
     }
+
+
+def _adapter(ancestor: Ancestor) -> dict[str, Any] | None:
+    if (adapter := ancestor.checkpoint.adapter) is None:
+        return None
+    return {
+        "model": adapter.model,
+        "revision": adapter.revision,
+        "licence": ancestor.licences[-1],
+        "files": _digests(adapter),
+    }
+
+
+def _digests(checkpoint: Checkpoint) -> dict[str, str]:
+    return {path: file.sha256 for path, file in checkpoint.files.items()}

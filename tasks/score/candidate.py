@@ -31,7 +31,7 @@ def score_candidate(
     """The losses of one candidate before any merging.
 
     Args:
-        checkpoint: On this machine; its name is that of the score.
+        checkpoint: On this machine, with its adapter if it has one; its name is that of the score.
         examples: On this machine, as planned.
         model_type: What the model is loaded as, which also says what the rows look like.
         settings: Precision and limits, the same for all candidates; devices and time limit.
@@ -77,6 +77,7 @@ def compute_losses(
     examples_path: str,
     examples_sha256: str,
     settings: ScoreSettings,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """Losses of all examples, tokens they were taken over, and seconds; runs in a worker process."""
     # Late, because the process that leases the device needs neither torch nor transformers.
@@ -87,7 +88,9 @@ def compute_losses(
     if digest_rows(rows) != examples_sha256:
         raise ExampleDataError(f"{examples_path}: the examples have changed since the run was planned; start it again")
     try:
-        losses, n_tokens = measure_losses(Path(folder), model_type, rows, settings, device)
+        losses, n_tokens = measure_losses(
+            Path(folder), model_type, rows, settings, device, Path(adapter) if adapter else None
+        )
     except ExampleDataError as error:
         raise ExampleDataError(f"{examples_path}: {error}") from error
     return {"losses": losses, "n_tokens": n_tokens, "seconds": time.perf_counter() - start}
@@ -125,6 +128,7 @@ def _call_worker(
             str(local_path(examples.uri)),
             examples.sha256,
             settings,
+            str(checkpoint.adapter.folder) if checkpoint.adapter else None,
             timeout_seconds=settings.timeout_seconds,
             report_progress=report_progress,
         )

@@ -9,6 +9,8 @@ needs: two candidates, and the base for methods on task vectors. Rows:
 * stream: tensors are streamed into preallocated files; like the floor neither hashed nor brought to disk
 * merge: the whole of `merge_checkpoints`, with sha256 of the output and fsync
 * process: a Python process that does that, from its start to its end, and the most memory it held
+
+`--device cuda:0` adds rows of the methods that a GPU can compute.
 """
 
 import argparse
@@ -31,6 +33,7 @@ import torch
 from tasks.checkpoint import SINGLE_FILE, describe_folder, read_tensor_views
 from tasks.digests import hash_file
 from tasks.merge.depth import depth_of
+from tasks.merge.device import place_on
 from tasks.merge.inputs import choose, formula_maker
 from tasks.merge.job import Job, Output, plan_parts
 from tasks.merge.layout import plan_layout
@@ -58,6 +61,8 @@ class Case:
     method: str
     kind: str
     """stream, merge or process."""
+    device: str | None = None
+    """Of the stream; None for the processor."""
     n_candidates: int = 2
     n_outputs: int = 1
     goal: str = ""
@@ -87,6 +92,16 @@ CASES = (
     Case("ties, whole process", "ties", "process", goal="300 MiB"),
     Case("linear, 5 merges in one read", "linear", "stream", n_outputs=5, goal="<= 1.2x"),
 )
+
+
+def cases_on(device: str) -> list[Case]:
+    """The same merges on a GPU."""
+    return [
+        Case(f"linear, N=2, on {device}", "linear", "stream", device=device),
+        Case(f"linear, N=4, on {device}", "linear", "stream", n_candidates=4, device=device),
+        Case(f"task_arithmetic, on {device}", "task_arithmetic", "stream", device=device),
+        Case(f"linear, 5 merges in one read, on {device}", "linear", "stream", n_outputs=5, device=device),
+    ]
 
 
 def write_checkpoint(folder: Path, megabytes: int, seed: int) -> Checkpoint:
@@ -149,6 +164,8 @@ def run_stream(case: Case, checkpoints: Sequence[Checkpoint], output: Path) -> N
         each.folder.mkdir(parents=True)
         preallocate(each.folder / file.path, file.size)
     job = Job(sources[0], sources[1:], made, reads_base=choices[0].reads_base)
+    if case.device:
+        job = place_on(case.device, job, file.tensors)
     stream_tensors(job, plan_parts(job, file.tensors), lambda *_: None)
 
 
@@ -245,6 +262,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files go; left out: the folder for temporary files")
     parser.add_argument("--only", default="", help="only rows whose name begins so")
     parser.add_argument("--quick", action="store_true", help="200 MB, 2 runs, nothing written to RESULTS.md")
+    parser.add_argument("--device", help="cuda:0 or another GPU, measured in rows of its own")
     parser.add_argument("--process", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process:
@@ -254,7 +272,8 @@ def main() -> None:
         sys.stdout.write(_own_peak())
         return
     megabytes, repeats = (200, 2) if arguments.quick else (arguments.megabytes, arguments.repeats)
-    cases = [case for case in CASES if case.name.startswith(arguments.only)]
+    on_device = cases_on(arguments.device) if arguments.device else []
+    cases = [case for case in (*CASES, *on_device) if case.name.startswith(arguments.only)]
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench-merge-") as temporary:
         folder = Path(temporary)
         n_models = max(case.floor[0] for case in cases)

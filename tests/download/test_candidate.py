@@ -9,12 +9,14 @@ from manifests import minimal_manifest
 from s3_server import S3Server
 from safetensors.numpy import save_file
 from seeding import put_on_hub, put_on_s3
+from small_adapters import write_adapter
 
 from tasks.cache import ResultCache
 from tasks.checkpoint import describe_folder
 from tasks.digests import hash_file
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import InputError, NotFoundError, StoreError
+from tasks.plan.adapters import resolve_adapter
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.records import Checkpoint, to_json
 
@@ -160,3 +162,37 @@ def test_bytes_that_are_damaged_on_their_way_never_become_a_model(folder: Path, 
     ):
         download_checkpoint(planned, cache)
     assert cache.find_file(planned.files["model.safetensors"]) is None
+
+
+MODULES = {"model.layers.0.self_attn.q_proj": (4, 4)}
+
+
+def with_adapter(planned: Checkpoint, reference: str, cache: ResultCache) -> Checkpoint:
+    return replace(planned, adapter=replace(resolve_adapter(reference, cache).checkpoint, name="news adapter"))
+
+
+def test_a_model_and_its_adapter_are_both_brought_here(
+    folder: Path, cache: ResultCache, hub: HubServer, s3: S3Server, tmp_path: Path
+):
+    lora = write_adapter(tmp_path / "lora", MODULES)
+    put_on_hub(hub, "org/lora", lora)
+    put_on_s3(s3, "s3://models/news", folder)
+    elsewhere = ResultCache(tmp_path / "elsewhere")
+    planned = with_adapter(resolve_checkpoint("news", "s3://models/news", None, elsewhere), "org/lora", elsewhere)
+    reports: list[tuple[int, int]] = []
+    found = download_checkpoint(planned, cache, lambda done, total: reports.append((done, total)))
+    assert found.digest == planned.digest
+    assert found.adapter is not None
+    assert (found.folder / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert {path.name for path in found.adapter.folder.iterdir()} == {path.name for path in lora.iterdir()}
+    assert all((found.adapter.folder / path).read_bytes() == (lora / path).read_bytes() for path in found.adapter.files)
+    assert reports[-1] == (found.without_adapter.size, found.without_adapter.size)
+
+
+def test_an_adapter_that_changed_since_planning_is_named(planned: Checkpoint, cache: ResultCache, tmp_path: Path):
+    lora = write_adapter(tmp_path / "lora", MODULES)
+    both = with_adapter(planned, str(lora), cache)
+    assert download_checkpoint(both, cache) == both
+    (lora / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^news adapter: .*lora changed since it was planned:\n.*adapter_config.json"):
+        download_checkpoint(both, cache)

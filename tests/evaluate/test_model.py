@@ -4,11 +4,13 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from small_adapters import save_merged, write_adapter
 
 from tasks.cache import ResultCache
 from tasks.checkpoint import describe_folder, list_model_files
@@ -125,3 +127,19 @@ def test_naming_the_measures_loads_nothing_heavy():
     code = "import sys, tasks.evaluate.model; print(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_model_with_an_adapter_has_the_values_of_the_model_that_both_make(
+    checkpoint: Checkpoint, data: ExampleSet, calls: list[Any], tmp_path: Path
+):
+    cache = ResultCache(tmp_path / "cache")
+    lora = write_adapter(tmp_path / "lora", {"model.layers.1.mlp.down_proj": (16, 32)}, size=2.0)
+    files = {path.name: hash_file(path) for path in lora.iterdir()}
+    chat = replace(checkpoint, adapter=describe_folder("adapter", str(lora), lora, files))
+    plain = evaluate_model(checkpoint, TASK, data, SETTINGS, cache)
+    assert not is_evaluated(chat, TASK, data, SETTINGS, cache)
+    found = evaluate_model(chat, TASK, data, SETTINGS, cache)
+    assert is_evaluated(chat, TASK, data, SETTINGS, cache)
+    merged = checkpoint_of(save_merged(checkpoint.folder, lora, tmp_path / "merged"))
+    assert found.values == evaluate_model(merged, TASK, data, SETTINGS, cache).values
+    assert found.values != plain.values

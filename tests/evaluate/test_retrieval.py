@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sklearn.metrics import ndcg_score
+from small_adapters import save_merged, write_adapter
 
 from tasks.data.beir import digest_beir, read_beir
 from tasks.errors import ExampleDataError, NonFiniteError
@@ -46,6 +47,16 @@ def test_the_mean_is_that_of_sentence_transformers_own_evaluator(encoder_folder:
     assert len(values) == 12
     assert numpy.mean(values) == pytest.approx(expected, abs=1e-6)
     assert 0.05 < expected < 0.95
+
+
+def test_an_encoder_with_an_adapter_has_the_values_of_the_model_that_both_make(encoder_folder: Path, tmp_path: Path):
+    lora = write_adapter(tmp_path / "lora", {"encoder.layer.0.output.dense": (16, 32)}, size=2.0)
+    merged = save_merged(encoder_folder, lora, tmp_path / "merged")
+    data = write_beir(tmp_path)
+    common = (str(data), digest_beir(read_beir(data)), 64, "float32", 200)
+    found = retrieve("cpu", str(encoder_folder), *common, str(lora))
+    assert found == retrieve("cpu", str(merged), *common)
+    assert found != retrieve("cpu", str(encoder_folder), *common)
 
 
 def test_data_that_changed_since_the_plan_is_refused(encoder_folder: Path, tmp_path: Path):

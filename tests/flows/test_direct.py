@@ -9,10 +9,12 @@ import pytest
 from hub_server import HubServer
 from s3_server import S3Server
 from seeding import put_on_hub, put_on_s3
+from tiny_models import save_decoder, save_fine_tune
 
 from flows import direct
 from tasks.cache import open_cache
 from tasks.errors import CheckpointError, NonFiniteError, PreflightError, RecipeError
+from tasks.merge.task import merge as merge_face
 from tasks.plan.plan import plan_refresh
 from tasks.records import Checkpoint, Score
 from tasks.remote.access import HubAccess, hub_access, use_access
@@ -163,3 +165,20 @@ def test_what_is_cached_is_counted_of_what_there_is_before_the_merge(content: di
     uniform = read(content | {"weigh": {"strategy": "uniform"}, "evaluate": [], "gate": {"rules": []}})
     planned = plan_refresh(uniform, cache)
     assert direct.count_cached(uniform, planned, cache) == {"scores": (0, 0), "evaluations": (0, 0)}
+
+
+def test_a_recipe_without_a_base_merges_by_token_in_both_ways_to_run_it(tmp_path: Path, cache: CacheSettings):
+    save_fine_tune(tmp_path / "law", save_decoder(tmp_path / "plain", 1, template="$A"), 2, tokens=["<law>"])
+    candidates = [{"name": name, "model": str(tmp_path / name)} for name in ("plain", "law")]
+    weigh = {"strategy": "given", "weights": {"plain": 1, "law": 1}}
+    merge = {"method": "nuslerp", "embeddings": "union"}
+    recipe = read({"name": "x", "model_type": "decoder", "candidates": candidates, "weigh": weigh, "merge": merge})
+    planned, models = direct.prepare(recipe, open_cache(cache), tmp_path / "out")
+    planned, models, _, weights = direct.score_candidates(recipe, planned, models, open_cache(cache))
+    merged = direct.merge_candidates(recipe, planned, models, weights, tmp_path / "out")
+    assert (merged.vocabulary, merged.added_tokens) == ("union", 1)
+    assert any("'<law>'" in warning for warning in planned.warnings)
+    # In the flow, which says of a recipe whether it names a base; with one, task vectors would be turned.
+    arguments = (planned.base, models, weights, recipe.merge, recipe.candidates)
+    by_face = [merge_face.fn(*arguments, str(tmp_path / f"{has}"), has_base=has) for has in (False, True)]
+    assert [each.checkpoint.digest == merged.checkpoint.digest for each in by_face] == [True, False]

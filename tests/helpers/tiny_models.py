@@ -7,7 +7,15 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 SPECIAL = ["<unk>", "<s>", "</s>"]
 WORDS = ["a", "b", "c", "d", "e", "yes", "no", "question", "answer", "topic", "query:", "document:"]
@@ -36,6 +44,20 @@ def save_decoder(folder, seed, *, template="<s> $A", tied=True, dtype=torch.floa
     )  # fmt: skip
     LlamaForCausalLM(config).to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     word_tokenizer(template).save_pretrained(folder)
+    return folder
+
+
+def save_fine_tune(folder, base, seed, *, tokens=()):
+    """A fine-tune of a decoder, with tokens of its own, as transformers makes it."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    torch.manual_seed(seed)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

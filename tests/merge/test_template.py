@@ -46,3 +46,14 @@ def test_a_file_that_changed_since_it_was_described_is_refused(make_checkpoint, 
     (template.folder / "tokenizer.json").write_text("other")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: the file changed since base was read"):
         copy_other_files(template, {"F32"}, output)
+
+
+def test_changed_files_take_the_place_of_the_templates(make_checkpoint, output: Path):
+    template = make_checkpoint("base", {"w": torch.ones(1)})
+    changed = {"config.json": b'{"dtype": "float32", "vocab_size": 9}', "added_tokens.json": b"{}"}
+    written = copy_other_files(template, {"BF16"}, output, changed)
+    assert json.loads((output / "config.json").read_text()) == {"dtype": "bfloat16", "vocab_size": 9}
+    assert (output / "added_tokens.json").read_bytes() == b"{}"
+    assert written == {
+        path: hash_file(output / path) for path in ("added_tokens.json", "config.json", "tokenizer.json")
+    }

@@ -1,26 +1,16 @@
 """Rows looked up by token; expected numbers by hand."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_models import save_decoder
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.arithmetic.method import TensorInputs
-from tasks.arithmetic.methods.linear import Linear
-from tasks.checkpoint import read_config, read_tensor_views
-from tasks.errors import CheckpointError, CheckpointMismatchError
-from tasks.merge.job import Job, Output, plan_parts
-from tasks.merge.layout import plan_layout
+from tasks.checkpoint import read_tensor_views
+from tasks.errors import CheckpointMismatchError
 from tasks.merge.sources import FileSource, TensorSource, describe, extra_elements, reading_anywhere
-from tasks.merge.vocabulary import Mapped, Tokenized, find_vocabulary_tensors, map_by_token
-from tasks.merge.weight_files import write_weight_files
-from tasks.tensors import TensorView
-from tasks.vocabularies import Vocabulary, extend_tokenizer, read_vocabulary
+from tasks.merge.vocabulary import Tokenized, map_by_token
+from tasks.vocabularies import Vocabulary
 
 MakeModel = Callable[..., Tokenized]
 
@@ -71,8 +61,8 @@ def test_rows_follow_the_tokens_of_the_base_and_lacking_ones_are_the_bases(make_
     assert read(candidate).tolist() == [-10, -20, -3, -40, -9]
     assert read(candidate, "embed_tokens.weight").tolist() == [[10, 10.5], [20, 20.5], [3, 3.5], [40, 40.5], [9, 9.5]]
     assert read(candidate, "norm.weight").tolist() == [40, 40, 40]
-    assert (mapped.n_rows, mapped.new) == (5, ())
-    assert mapped.notes == (
+    assert (mapped.tokens.n_rows, mapped.tokens.vocabulary.new) == (5, ())
+    assert mapped.tokens.notes == (
         "law: it lacks 1 of the base's tokens, which count as unchanged: 'c'",
         "law: 1 of its tokens are left out: 'x'",
     )
@@ -83,12 +73,12 @@ def test_a_union_fills_padding_and_then_grows_and_who_lacks_a_token_has_the_mean
     law = make_model("law", "baxy", [20, 10, 30, 50], n_added=2)
     chat = make_model("chat", "abyz", [11, 21, 70, 90], n_added=2)
     mapped = map_by_token("union", base, [law, chat], TENSORS)
-    assert [(token["content"], token["id"]) for token in mapped.new] == [("x", 2), ("y", 3), ("z", 4)]
-    assert mapped.n_rows == 5
+    assert [(token["content"], token["id"]) for token in mapped.tokens.vocabulary.new] == [("x", 2), ("y", 3), ("z", 4)]
+    assert mapped.tokens.n_rows == 5
     assert read(mapped.base).tolist() == [-1, -2, -30, -60, -90]
     assert read(mapped.candidates[0]).tolist() == [-10, -20, -30, -50, -90]
     assert read(mapped.candidates[1]).tolist() == [-11, -21, -30, -70, -90]
-    assert "law: it has 2 tokens that the base lacks: 'x', 'y'" in mapped.notes
+    assert "law: it has 2 tokens that the base lacks: 'x', 'y'" in mapped.tokens.notes
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])
@@ -134,82 +124,11 @@ def test_models_that_cannot_be_mapped_are_all_listed(make_model: MakeModel, make
         assert part in str(caught.value), part
 
 
-def views(**shapes: tuple[int, ...]) -> dict[str, TensorView]:
-    names = {name: name.replace("__", ".") for name in shapes}
-    return {names[name]: TensorView(names[name], "F32", shape, Path("b"), 0) for name, shape in shapes.items()}
-
-
-def test_tensors_with_a_row_for_every_token_are_known_by_module_and_size():
-    base = views(
-        model__embed_tokens__weight=(9, 4), lm_head__weight=(9, 4), cls__predictions__bias=(9,),
-        encoder__output__weight=(4, 4),
-    )  # fmt: skip
-    assert find_vocabulary_tensors(base, {"text_config": {"vocab_size": 9}, "hidden_size": 4}) == [
-        "model.embed_tokens.weight", "lm_head.weight", "cls.predictions.bias",
-    ]  # fmt: skip
-
-
-def test_tensors_that_may_belong_to_tokens_are_refused_unless_the_size_means_something_else_too():
-    base = views(shared__weight=(9, 4), final_logits_bias=(1, 9))
-    with pytest.raises(CheckpointError, match=r"whether they belong to tokens: 'final_logits_bias' \[1, 9\]"):
-        find_vocabulary_tensors(base, {"vocab_size": 9})
-    assert find_vocabulary_tensors(base, {"vocab_size": 9, "n_positions": 9}) == ["shared.weight"]
-    with pytest.raises(CheckpointError, match="no tensor of the base is known to have a row for each of the 8 tokens"):
-        find_vocabulary_tensors(base, {"vocab_size": 8})
-
-
-def add_tokens(folder: Path, goal: Path, tokens: Sequence[str], seed: int) -> Path:
-    """A fine-tune with tokens of its own, as transformers makes it."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(list(tokens), special_tokens=True)
-    torch.manual_seed(seed)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    model.save_pretrained(goal)
-    tokenizer.save_pretrained(goal)
-    return goal
-
-
-def load_model(name: str, folder: Path) -> Tokenized:
-    return Tokenized(FileSource(name, read_tensor_views(folder)), read_vocabulary(folder / "tokenizer.json"))
-
-
-def write_merge(mapped: Mapped, base_views: Mapping[str, TensorView], folder: Path) -> None:
-    """The candidates' average."""
-    layout = plan_layout(mapped.output_views(base_views), "base", 10**9)
-    weights = (1 / len(mapped.candidates),) * len(mapped.candidates)
-    output = Output(folder, lambda tensor: Linear(TensorInputs(tensor.name, tensor.shape, weights)))
-    job = Job(mapped.base, mapped.candidates, [output])
-    write_weight_files(job, plan_parts(job, [each for file in layout.files for each in file.tensors]), layout, None)
-
-
-def test_a_union_of_fine_tunes_loads_in_transformers_and_reads_every_token_as_one(tmp_path: Path):
-    base = save_decoder(tmp_path / "base", 1, template="$A", tied=False)
-    law = add_tokens(base, tmp_path / "law", ["<law>", "<both>"], 2)
-    chat = add_tokens(base, tmp_path / "chat", ["<both>", "<chat>"], 3)
-    models = [load_model(name, tmp_path / name) for name in ("base", "law", "chat")]
-    base_views = read_tensor_views(base)
-    tensors = find_vocabulary_tensors(base_views, read_config(base))
-    assert tensors == ["lm_head.weight", "model.embed_tokens.weight"]
-    mapped = map_by_token("union", models[0], models[1:], tensors)
-    merged = save_decoder(tmp_path / "merged", 9, template="$A", tied=False)
-    for path, content in extend_tokenizer(base, mapped.new, mapped.n_rows).items():
-        (merged / path).write_bytes(content)
-    (merged / "model.safetensors").unlink()
-    write_merge(mapped, base_views, merged)
-
-    model, report = AutoModelForCausalLM.from_pretrained(merged, output_loading_info=True)
-    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    size = len(AutoTokenizer.from_pretrained(base))
-    tokenizer = AutoTokenizer.from_pretrained(merged)
-    assert tokenizer.encode("<law><both><chat>") == [size, size + 1, size + 2]
-    law_rows, chat_rows = (
-        load_file(folder / "model.safetensors")["model.embed_tokens.weight"] for folder in (law, chat)
-    )
-    rows = model.model.embed_tokens.weight
-    torch.testing.assert_close(rows[:size], (law_rows[:size] + chat_rows[:size]) / 2)
-    torch.testing.assert_close(rows[size], law_rows[size])
-    torch.testing.assert_close(rows[size + 1], (law_rows[size + 1] + chat_rows[size]) / 2)
-    torch.testing.assert_close(rows[size + 2], chat_rows[size + 1])
+def test_the_bytes_of_the_rows_that_are_read_are_counted(make_model: MakeModel):
+    base = make_model("base", "abc", [1, 2, 3, 9])
+    law = make_model("law", "bax", [20, 10, 30], n_added=1, dtype=torch.bfloat16)
+    mapped = map_by_token("union", base, [law], TENSORS)
+    # Rows of two numbers: a and b from law, c from the base, x (once as a mean) from law.
+    assert mapped.base.stored_bytes("embed_tokens.weight") == 3 * 8 + 1 * 4
+    assert mapped.candidates[0].stored_bytes("embed_tokens.weight") == 1 * 8 + 3 * 4
+    assert mapped.candidates[0].stored_bytes("norm.weight") == 12

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from tasks.checkpoint import read_tensor_views
 from tasks.plan.ancestry import (
@@ -14,9 +16,10 @@ from tasks.plan.ancestry import (
     choose_sample,
     compare_with_base,
     direction_distance,
+    is_finite,
     read_blocks,
 )
-from tasks.tensors import TensorView
+from tasks.tensors import TensorView, read_header
 
 
 def measure(base: Path, candidate: Path) -> Ancestry:
@@ -122,3 +125,17 @@ def test_bfloat16_is_read_as_the_upper_half_of_float32(tmp_path: Path):
     file.write_bytes(b"header--" + bits.tobytes())
     view = TensorView("weight", "BF16", (2, 2), file, 8)
     assert read_blocks(view).tolist() == [1.0, -2.5, 3.140625, math.inf]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_nan_and_infinity_are_found_anywhere_in_a_tensor_of_any_dtype(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+):
+    monkeypatch.setattr("tasks.plan.ancestry._READ_ELEMENTS", 4)
+    largest = torch.finfo(dtype).max
+    tensors = {"good": torch.tensor([0.0, -largest, largest, 1e-30, -1.0, 2.0], dtype=dtype)}
+    for name, number in (("nan", math.nan), ("inf", math.inf), ("minus", -math.inf)):
+        tensors[name] = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, number], dtype=dtype)
+    save_tensors(tensors, tmp_path / "model.safetensors")
+    found = {view.name: is_finite(view) for view in read_header(tmp_path / "model.safetensors", "")}
+    assert found == {"good": True, "nan": False, "inf": False, "minus": False}

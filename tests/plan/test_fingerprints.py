@@ -54,6 +54,7 @@ SAME = recipe()
         {"publish": {"to": ["/elsewhere"], "alias": "stable", "keep": 3}},
         {"publish": None},
         {"merge": {"max_shard_size": "5000MB"}},
+        {"merge": {"device": "auto"}},
         {"examples": "/elsewhere/examples.jsonl"},
         {"allow_drift": True, "base_digest": "sha256:12", "examples_sha256": "1" * 64},
     ],

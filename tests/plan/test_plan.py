@@ -157,6 +157,12 @@ def test_devices_that_are_not_here_are_refused_where_models_will_run(
     assert plan_refresh(make_recipe(**whole | nothing_runs), cache).candidates
 
 
+def test_a_gpu_that_is_not_here_to_merge_is_refused_before_anything_is_scored(make_recipe: Any, cache: ResultCache):
+    with pytest.raises(PreflightError, match=r"merge\.device: 'cuda:99' is not there"):
+        plan_refresh(make_recipe(merge={"device": "cuda:99"}), cache)
+    assert plan_refresh(make_recipe(merge={"device": "auto"}), cache).candidates
+
+
 def test_a_run_that_writes_no_model_needs_no_room_for_one(
     make_recipe: Any, whole: dict[str, Any], cache: ResultCache, monkeypatch: pytest.MonkeyPatch
 ):

@@ -43,8 +43,8 @@ def test_a_model_that_is_named_twice_is_read_once():
 def test_places_on_one_file_system_share_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10_000, 7_000, 3_000))
     work, releases = tmp_path / "cache" / "work", str(tmp_path / "releases")
-    assert space_problems([(str(work), 1_500), (releases, 1_500)]) == []
-    assert space_problems([(str(work), 1_501), (releases, 1_501)]) == [
+    assert space_problems(work, [(str(work), 1_500), (releases, 1_500)]) == []
+    assert space_problems(work, [(str(work), 1_501), (releases, 1_501)]) == [
         f"{work} and {releases}: 3,002 bytes to write, 3,000 free; make room or choose another place"
     ]
     assert not list(tmp_path.iterdir())
@@ -59,9 +59,11 @@ def test_what_a_killed_merge_left_in_the_work_folder_or_beside_an_output_makes_r
     (left / "shard").write_bytes(b"1" * 5000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10_000, 8_000, 2_000))
     for place in (left.parent, left.parent / "output"):
-        assert space_problems(place, [], 7_000) == []
-    assert len(space_problems(tmp_path / "elsewhere", [], 7_000)) == 1
-    assert len(space_problems(left.parent, [str(tmp_path / "releases")], 7_000)) == 1
+        assert space_problems(place, [(str(place), 7_000)]) == []
+    elsewhere, releases = tmp_path / "elsewhere", str(tmp_path / "releases")
+    assert len(space_problems(elsewhere, [(str(elsewhere), 7_000)])) == 1
+    # What was left makes room for the model that is merged, not for its copies.
+    assert len(space_problems(left.parent, [(str(left.parent), 7_000), (releases, 7_000)])) == 1
 
 
 def test_each_file_system_has_its_own_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -70,13 +72,13 @@ def test_each_file_system_has_its_own_room(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("there is no second file system to look at")
     free = {str(memory): 100, str(tmp_path): 1000}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2000, 0, free[str(path)]))
-    assert space_problems([(str(tmp_path / "work"), 500), (f"{memory}/releases", 500)]) == [
+    assert space_problems(tmp_path / "work", [(str(tmp_path / "work"), 500), (f"{memory}/releases", 500)]) == [
         f"{memory}/releases: 500 bytes to write, 100 free; make room or choose another place"
     ]
 
 
 def test_destinations_that_cannot_be_opened_are_another_checks_finding(tmp_path: Path):
-    assert space_problems([(str(tmp_path), 1), ("mlflow://", 10**18)]) == []
+    assert space_problems(tmp_path, [(str(tmp_path), 1), ("mlflow://", 10**18)]) == []
 
 
 def test_a_work_folder_under_a_file_is_refused(tmp_path: Path):

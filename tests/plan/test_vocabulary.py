@@ -34,7 +34,8 @@ def test_tokens_that_differ_are_counted_and_named(write_model: Any, cache: Resul
     candidate = write_model("law", tokens=("[UNK]", "[EOS]", "no", "yes", "court"))
     assert compare((base, candidate), cache).problems == [
         "candidate 'law': 3 tokens of its vocabulary (5 tokens) and the base's (4) do not agree: 'yes' (3 here, 2 in "
-        "the base), 'no' (2 here, 3 in the base), 'court' (only here); both must number tokens alike"
+        "the base), 'no' (2 here, 3 in the base), 'court' (only here); both must number tokens alike; to merge by "
+        "token all the same, write `merge: {embeddings: base}` or `union`"
     ]
 
 

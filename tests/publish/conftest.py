@@ -16,6 +16,7 @@ from tasks.records import (
     Checkpoint,
     Evaluation,
     ExampleSet,
+    FileDigest,
     GateDecision,
     MergedModel,
     MergeWeights,
@@ -125,3 +126,19 @@ def make_report(tmp_path: Path, recipe: dict[str, Any]) -> MakeReport:
         )
 
     return make
+
+
+@pytest.fixture
+def adapted() -> Callable[[RefreshReport], RefreshReport]:
+    """The same report with an adapter of the Hub on the candidate `news`."""
+
+    def add(report: RefreshReport) -> RefreshReport:
+        files = {"adapter_config.json": FileDigest("1" * 64, 10), "adapter_model.safetensors": FileDigest("2" * 64, 20)}
+        uri = f"hub://org/lora@{'c' * 40}"
+        adapter = Checkpoint("news adapter", "org/lora@main", "c" * 40, uri, files, licence="mit")
+        base, news = report.plan.candidates
+        plan = dataclasses.replace(report.plan, candidates=(base, dataclasses.replace(news, adapter=adapter)))
+        entries = [*report.recipe["candidates"][:1], report.recipe["candidates"][1] | {"adapter": "org/lora@main"}]
+        return dataclasses.replace(report, plan=plan, recipe=report.recipe | {"candidates": entries})
+
+    return add

@@ -180,10 +180,10 @@ def test_the_card_beside_the_files_is_read_where_the_record_states_no_licence(ma
     remote = dataclasses.replace(report.plan.base, uri="s3://models/base")
     plan = dataclasses.replace(report.plan, base=remote, candidates=(remote, report.plan.candidates[1]))
     lineage = read_lineage(Recipe.model_validate(report.recipe), dataclasses.replace(report, plan=plan))
-    assert [ancestor.licence for ancestor in lineage] == [None, None]
+    assert [ancestor.licences for ancestor in lineage] == [(None,), (None,)]
     (tmp_path / "models/news/README.md").write_text("---\nlicense: mit\n---\n")
     lineage = read_lineage(Recipe.model_validate(report.recipe), dataclasses.replace(report, plan=plan))
-    assert [ancestor.licence for ancestor in lineage] == [None, "mit"]
+    assert [ancestor.licences for ancestor in lineage] == [(None,), ("mit",)]
 
 
 def test_two_nights_with_other_champions_and_times_give_the_same_card(make_report):
@@ -225,3 +225,29 @@ def test_parameters_of_the_method_are_in_the_card_with_defaults_and_weights_by_d
 
 def test_a_method_without_parameters_says_nothing_of_them(make_report):
     assert "Parameters" not in card_of(make_report())
+
+
+def test_an_adapter_stands_beside_its_model_with_its_own_licence(make_report, adapted):
+    report = adapted(from_hub(make_report()))
+    card = ModelCard(card_of(report))
+    assert card.data.to_dict()["base_model"] == ["org/base", "org/news", "org/lora"]
+    assert (card.data.to_dict()["license"], card.data.to_dict()["license_name"]) == ("other", "mixed")
+    origin = f"org/news at `{'0123456789abcdef' * 2}` + org/lora at `{'c' * 40}`"
+    assert f"| news | target | {origin} | 0.5000 |" in card.content
+    assert "| apache-2.0 + mit |" in card.content
+    recipe = Recipe.model_validate(report.recipe)
+    licences = render_licences(read_lineage(recipe, report))
+    assert licences is not None
+    assert f"- org/lora at `{'c' * 40}`: mit\n" in licences
+
+
+def test_one_licence_of_model_and_adapter_is_named_once(make_report, adapted):
+    report = adapted(make_report())
+    base, news = report.plan.candidates
+    assert news.adapter is not None
+    news = dataclasses.replace(news, adapter=dataclasses.replace(news.adapter, licence="apache-2.0"))
+    report = dataclasses.replace(report, plan=dataclasses.replace(report.plan, candidates=(base, news)))
+    card = ModelCard(card_of(report))
+    assert card.data.to_dict()["license"] == "apache-2.0"
+    assert f"content `sha256:{news.without_adapter.digest[:12]}` + org/lora at" in card.content
+    assert "| apache-2.0 |" in card.content and "apache-2.0 +" not in card.content

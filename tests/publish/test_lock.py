@@ -84,11 +84,22 @@ def test_a_recipe_without_base_examples_and_tasks_stays_without(make_report, rec
     assert (locked.base, locked.base_digest, locked.examples_sha256, locked.evaluate) == (None, None, None, [])
 
 
+def test_model_and_adapter_of_a_candidate_are_each_pinned_to_their_own_content(make_report, adapted):
+    report = adapted(make_report())
+    text = render_lock(report)
+    news, planned = read_lock(text).candidates[1], report.plan.candidates[1]
+    assert news.digest == f"sha256:{planned.without_adapter.digest}"
+    assert (news.adapter, news.adapter_digest) == (f"org/lora@{'c' * 40}", f"sha256:{planned.adapter.digest}")
+    assert "adapter" not in read_lock(text).candidates[0].model_fields_set
+    assert render_lock(rerun(report, text)) == text
+
+
 @pytest.mark.parametrize(
     ("text", "pinned"),
     [
         ("org/model@main", "org/model@abc"),
         ("hub://org/model", "hub://org/model@abc"),
+        ("hub://org/zoo/loras/chat@main", "hub://org/zoo/loras/chat@abc"),
         ("release:./releases/demo@champion", "release:./releases/demo@abc"),
         ("/models/news", "/models/news"),
         ("s3://models/news", "s3://models/news"),

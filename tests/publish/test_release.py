@@ -79,11 +79,16 @@ def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_repo
     manifest = registry.read_manifest(publish(make_report()).version)
     assert list(manifest) == [
         "schema_version", "name", "version", "sequence", "model_fingerprint", "decision_fingerprint", "created_at",
-        "model_type", "strategy", "method", "parameters", "dtype", "models", "examples", "trust", "health",
-        "evaluation", "gate", "files", "seed", "environment", "timings", "peak_rss_bytes", "flow_run_id",
+        "model_type", "strategy", "method", "parameters", "dtype", "models", "files_from", "examples", "trust",
+        "health", "evaluation", "gate", "files", "seed", "environment", "timings", "peak_rss_bytes", "flow_run_id",
     ]  # fmt: skip
+    base = {"model": manifest["models"][0]["model"], "revision": manifest["models"][0]["revision"]}
+    assert manifest["files_from"] == {**base, "vocabulary": None, "added_tokens": 0}
     news = manifest["models"][1]
-    assert list(news) == ["name", "model", "revision", "role", "weight", "loss", "loss_stderr", "licence", "files"]
+    assert list(news) == [
+        "name", "model", "revision", "role", "weight", "loss", "loss_stderr", "licence", "files", "adapter",
+    ]  # fmt: skip
+    assert news["adapter"] is None
     assert (news["name"], news["role"], news["weight"], news["loss"]) == ("news", "target", 0.5, 1.25)
     assert manifest["parameters"] == {"weigh": {"temperature": 5.0, "alpha": 0.5}, "merge": {}}
     assert manifest["evaluation"][0]["merged"] == 0.75
@@ -91,6 +96,18 @@ def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_repo
     assert manifest["gate"] == {"passed": True, "reasons": ["news: +0.25 over the champion"]}
     assert manifest["environment"].keys() >= {"python", "platform", "torch", "transformers", "safetensors"}
     assert 2**20 < manifest["peak_rss_bytes"] < 2**40
+
+
+def test_the_manifest_names_the_files_of_an_adapter(registry: Registry, make_report, adapted, publish: Publish):
+    manifest = registry.read_manifest(publish(adapted(make_report())).version)
+    assert [model["adapter"] and list(model["adapter"]) for model in manifest["models"]] == [
+        None,
+        ["model", "revision", "licence", "files"],
+    ]
+    adapter = manifest["models"][1]["adapter"]
+    assert (adapter["model"], adapter["revision"], adapter["licence"]) == ("org/lora@main", "c" * 40, "mit")
+    assert adapter["files"] == {"adapter_config.json": "1" * 64, "adapter_model.safetensors": "2" * 64}
+    assert list(manifest["models"][1]["files"]) == ["config.json", "model.safetensors"]
 
 
 def test_the_manifest_has_all_parameters_of_the_method_and_weights_by_depth(

@@ -3,10 +3,12 @@
 import json
 import math
 import tempfile
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_adapters import save_merged, write_adapter
 from tiny_models import save_decoder, save_encoder, word_tokenizer
 
 import tasks.resident
@@ -25,6 +27,7 @@ from tasks.settings import ScoreSettings
 
 ANSWERS = [{"input": "question a", "output": "yes no"}, {"input": "topic b", "output": "no"}]
 PAIRS = [{"query": "a", "pos": ["yes"], "neg": ["no"]}, {"query": "b", "pos": ["topic"]}]
+MODULES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
 SETTINGS = ScoreSettings(devices=["cpu:0"], batch_tokens=64, max_length=32)
 
 
@@ -173,3 +176,30 @@ def test_examples_that_changed_since_the_plan_are_refused(tmp_path, cache, law, 
     write_rows(tmp_path / "examples.jsonl", ANSWERS[:1])
     with pytest.raises(ExampleDataError, match="the examples have changed since the run was planned"):
         score_candidate(law, examples, "decoder", SETTINGS, cache)
+
+
+@pytest.fixture
+def chat(tmp_path, law):
+    """A LoRA adapter on `law`."""
+    folder = write_adapter(tmp_path / "lora", MODULES, size=0.5)
+    files = {path.name: hash_file(path) for path in folder.iterdir()}
+    return replace(law, name="chat", adapter=describe_folder("chat adapter", str(folder), folder, files))
+
+
+def test_a_model_with_an_adapter_scores_as_the_model_that_both_make(tmp_path, cache, law, chat, examples, in_process):
+    merged = save_merged(law.folder, chat.adapter.folder, tmp_path / "merged")
+    expected = score_candidate(describe(merged, "merged"), examples, "decoder", SETTINGS, cache)
+    found = score_candidate(chat, examples, "decoder", SETTINGS, cache)
+    assert found.losses == expected.losses
+    assert found.losses != pytest.approx(score_candidate(law, examples, "decoder", SETTINGS, cache).losses, abs=1e-3)
+
+
+def test_scores_of_a_model_and_of_its_adapters_are_kept_apart(tmp_path, cache, law, chat, examples, in_process):
+    other = write_adapter(tmp_path / "other", MODULES, lora_alpha=8)
+    files = {path.name: hash_file(path) for path in other.iterdir()}
+    louder = replace(law, adapter=describe_folder("louder", str(other), other, files))
+    score_candidate(law, examples, "decoder", SETTINGS, cache)
+    assert not is_scored(chat, examples, "decoder", SETTINGS, cache)
+    score_candidate(chat, examples, "decoder", SETTINGS, cache)
+    assert is_scored(chat, examples, "decoder", SETTINGS, cache)
+    assert not is_scored(louder, examples, "decoder", SETTINGS, cache)

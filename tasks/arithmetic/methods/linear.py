@@ -26,4 +26,5 @@ METHOD = Method(
     formula=Linear,
     weights="sum to 1",
     skips_zero=True,
+    on_device=True,
 )

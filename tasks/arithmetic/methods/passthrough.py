@@ -27,4 +27,5 @@ METHOD = Method(
     parameters=(Parameter("scale", "candidate", 1.0, "Factor of the candidate's tensors."),),
     n_candidates=(1, 1),
     weights="unused",
+    on_device=True,
 )

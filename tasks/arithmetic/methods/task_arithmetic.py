@@ -40,4 +40,5 @@ METHOD = Method(
     parameters=(Parameter("lambda", "merge", 1.0, "Factor of the sum of task vectors."),),
     base="needed",
     skips_zero=True,
+    on_device=True,
 )

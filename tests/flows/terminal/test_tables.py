@@ -110,6 +110,20 @@ def test_a_plan_tells_what_will_be_downloaded_if_anything_will():
     assert "downloads" not in "".join(render(part) for part in plan_parts(recipe, here, {}, {}))
 
 
+def test_a_plan_names_model_and_adapter_of_a_candidate():
+    entry = {"name": "chat", "model": "org/base", "adapter": "org/chat-lora"}
+    recipe = Recipe.model_validate(
+        {"name": "r", "model_type": "decoder", "candidates": [entry], "weigh": {"strategy": "uniform"}}
+    )
+    base = Checkpoint("base", "org/base", "c0ffee", "hub://org/base@c0ffee", {"model.safetensors": FileDigest("0", 70)})
+    lora = Checkpoint("chat adapter", "org/chat-lora", "f00", "hub://org/chat-lora@f00", {"a": FileDigest("1", 7)})
+    chat = replace(base, name="chat", adapter=lora)
+    plan = Plan(base, (chat,), None, {}, None, None, (), "f", "d", 77, 70, distances={"chat": 0.0})
+    lines = "".join(render(part) for part in plan_parts(recipe, plan, {}, {})).splitlines()
+    (line,) = [line for line in lines if "chat-lora" in line]
+    assert "org/base + org/chat-lora" in line and "77 B" in line
+
+
 def test_sizes_have_three_digits_and_a_unit():
     sizes = [0, 999, 1000, 2_169_967, 999_499, 999_600, 16 * 10**9, 3 * 10**15]
     assert [_size(n) for n in sizes] == [

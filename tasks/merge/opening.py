@@ -1,0 +1,108 @@
+"""From checkpoints to what a merge reads: files, adapters on files and, where asked for, rows looked up by token.
+
+The base decides everything but numbers: names, shapes, dtypes, tokenizer, chat template and all other files. Only a
+union of vocabularies changes any of that: it adds rows, and the tokens that they belong to.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.adapters import read_adapter
+from tasks.checkpoint import read_config, read_tensor_views
+from tasks.errors import CheckpointError
+from tasks.merge.checks import check_mergeable
+from tasks.merge.lora import LoraSource
+from tasks.merge.sources import FileSource, TensorSource
+from tasks.merge.vocabulary import Mapped, Tokenized, map_by_token
+from tasks.records import Checkpoint
+from tasks.tensors import TensorView
+from tasks.token_rows import EmbeddingsRule, find_vocabulary_tensors
+from tasks.vocabularies import TOKENIZER_FILE, extend_tokenizer, read_vocabulary
+
+logger = logging.getLogger(__name__)
+
+_Views = Mapping[Path, Mapping[str, TensorView]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModels:
+    """The models of a merge, ready to be read."""
+
+    base: TensorSource
+    candidates: tuple[TensorSource, ...]
+    """In the order they were given."""
+    views: Mapping[str, TensorView]
+    """What the output is laid out from: the base's own tensors, with as many rows as the output has."""
+    changed_files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Path to content of files without tensors that are not as in the template."""
+    n_added_tokens: int = 0
+    """Tokens that the output has and the base has not."""
+
+
+def open_models(
+    base: Checkpoint, candidates: Sequence[Checkpoint], template: Checkpoint, embeddings: EmbeddingsRule | None = None
+) -> OpenModels:
+    """Open all models of a merge and check that they belong together.
+
+    Args:
+        base: Decides tensor names, shapes and dtypes.
+        candidates: What is merged; adapters are added to their models while these are read.
+        template: Where files without tensors come from.
+        embeddings: How rows of tokens are merged; None: all models have the same tokens in the same rows.
+
+    Raises:
+        ValueError: with `embeddings`, the template is not the base.
+        CheckpointError: a model or an adapter is damaged, or has no tokenizer.json to merge by.
+        CheckpointMismatchError: models do not fit the base; all of them are listed.
+    """
+    if embeddings is not None and template.folder != base.folder:
+        raise ValueError(
+            f"embeddings: {embeddings} numbers tokens as the base does, so its tokenizer must be the output's; "
+            f"expected the base as template, {base.folder}, found {template.folder}"
+        )
+    models = [base, *candidates]
+    views = {folder: read_tensor_views(folder) for folder in {each.folder for each in (*models, template)}}
+    own = views[base.folder]
+    tensors = find_vocabulary_tensors(own, read_config(base.folder)) if embeddings is not None else []
+    check_mergeable(base, [*candidates, template], views, tensors)
+    sources = [_open_model(model, views) for model in models]
+    if embeddings is None:
+        return OpenModels(sources[0], tuple(sources[1:]), own)
+    mapped = _look_up_by_token(embeddings, models, sources, tensors)
+    new = mapped.tokens.vocabulary.new
+    changed = extend_tokenizer(template.folder, new, mapped.tokens.n_rows)
+    return OpenModels(mapped.base, mapped.candidates, mapped.tokens.output_views(own), changed, len(new))
+
+
+def _open_model(model: Checkpoint, views: _Views) -> TensorSource:
+    files = FileSource(model.name, views[model.folder])
+    if model.adapter is None:
+        return files
+    return LoraSource(model.name, files, read_adapter(model.adapter.folder, files.tensors))
+
+
+def _look_up_by_token(
+    rule: EmbeddingsRule, models: Sequence[Checkpoint], sources: Sequence[TensorSource], tensors: Sequence[str]
+) -> Mapped:
+    """The base first, then the candidates; an adapter has the tokens of its model."""
+    files = {model.folder: model.folder / TOKENIZER_FILE for model in models}
+    if missing := [str(folder) for folder, file in files.items() if not file.is_file()]:
+        raise CheckpointError(
+            f"embeddings: {rule} looks rows up by token, and there is no {TOKENIZER_FILE} in {', '.join(missing)}; "
+            "save the tokenizer there in its fast form, or leave embeddings out"
+        )
+    vocabularies = {folder: read_vocabulary(file) for folder, file in files.items()}
+    base, *candidates = (
+        Tokenized(source, vocabularies[model.folder]) for model, source in zip(models, sources, strict=True)
+    )
+    mapped = map_by_token(rule, base, candidates, tensors)
+    tokens = mapped.tokens
+    logger.info(
+        "embeddings: %s: %d tokens, %d of them new, in %d rows of %s",
+        rule, len(tokens.vocabulary.ids), len(tokens.vocabulary.new), tokens.n_rows, ", ".join(sorted(tokens.tensors)),
+    )  # fmt: skip
+    for note in tokens.notes:
+        logger.info("embeddings: %s", note)
+    return mapped
