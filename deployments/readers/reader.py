@@ -73,7 +73,9 @@ def load(folder: Path) -> Any:
 
 def run(description: str | None, place: str, start: Callable[[argparse.Namespace], Iterator[tuple[str, Any]]]) -> None:
     """The command line of a reader; a server would put each model in place of the one before instead of naming it."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    # Only our own lines: HTTP libraries log every URL, also signed ones.
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("place", help=place)
     parser.add_argument("--alias", default="champion")

@@ -19,7 +19,7 @@ from tasks.registry.releases import open_registry
 from tasks.registry.verification import verify_release
 from tests.flows.conftest import read
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 COCKTAIL = str(Path(sys.executable).parent / "cocktail")
 N_KILLS = 10

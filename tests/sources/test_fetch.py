@@ -236,12 +236,19 @@ fetch_files(source, ["a/weights"], ResultCache(Path(sys.argv[1])))
 
 def test_ctrl_c_ends_a_fetch_that_hangs(tmp_path: Path):
     command = [sys.executable, "-c", _ENDLESS, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     with process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, log = process.communicate(timeout=10)
+        try:
+            _, log = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode != 0 and "KeyboardInterrupt" in log
 
 
