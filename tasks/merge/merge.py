@@ -21,6 +21,7 @@ from tasks.merge.layout import plan_layout
 from tasks.merge.opening import OpenModels, open_models
 from tasks.merge.outputs import write_outputs
 from tasks.merge.resume import find_merged, merge_key, note_merged
+from tasks.processor import has_fma
 from tasks.records import Checkpoint, MergedModel
 from tasks.tensors import FLOAT_DTYPES
 from tasks.token_rows import EmbeddingsRule
@@ -195,6 +196,11 @@ def _merge(
     """One output for each of the choices, which differ in their weights only; resumed if there is a key."""
     started = time.perf_counter()
     places = [check_output(output) for output in outputs]
+    if has_fma() is False:
+        logger.warning(
+            "this processor cannot fuse multiplications and additions (FMA, x86-64-v3): elements may differ by one "
+            "unit in the last place from a merge on one that can"
+        )
     models = open_models(base, candidates, form.template, form.embeddings)
     layout = plan_layout(models.views, form.dtype, form.max_shard_bytes)
     job = _make_job(models, choices, places)

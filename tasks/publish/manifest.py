@@ -14,12 +14,14 @@ from typing import Any
 
 from tasks.health_summaries import summarise_health
 from tasks.parameters import candidate_parameters, merge_parameters
+from tasks.processor import has_fma
 from tasks.publish.lineage import Ancestor
 from tasks.recipe import Recipe
 from tasks.records import SCHEMA_VERSION, Checkpoint, FileDigest, RefreshReport, to_json
 from tasks.registry.files import format_time
 from tasks.summaries import summarise_evaluations
 
+_FMA_WORDS = {True: "yes", False: "no", None: "unknown"}
 _LIBRARIES = ("lm-cocktail-flows", "torch", "transformers", "sentence-transformers", "safetensors", "numpy", "prefect")
 
 
@@ -75,8 +77,8 @@ def build_manifest(
 
 
 def read_environment() -> dict[str, str]:
-    """Python, platform and the versions of the libraries that compute, from their metadata: none is imported."""
-    environment = {"python": platform.python_version(), "platform": platform.platform()}
+    """Python, platform, processor, and the versions of the libraries that compute, from their metadata alone."""
+    environment = {"python": platform.python_version(), "platform": platform.platform(), "fma": _FMA_WORDS[has_fma()]}
     for library in _LIBRARIES:
         try:
             environment[library] = importlib.metadata.version(library)

@@ -94,7 +94,7 @@ def test_the_manifest_has_the_keys_of_the_contract(registry: Registry, make_repo
     assert manifest["evaluation"][0]["merged"] == 0.75
     assert manifest["evaluation"][0]["champion"] is None
     assert manifest["gate"] == {"passed": True, "reasons": ["news: +0.25 over the champion"]}
-    assert manifest["environment"].keys() >= {"python", "platform", "torch", "transformers", "safetensors"}
+    assert manifest["environment"].keys() >= {"python", "platform", "fma", "torch", "transformers", "safetensors"}
     assert 2**20 < manifest["peak_rss_bytes"] < 2**40
 
 
