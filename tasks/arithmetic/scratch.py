@@ -25,3 +25,10 @@ class Scratch(threading.local):
 
 
 SCRATCH = Scratch()
+
+
+def scratch_like(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory of a tensor's shape, on its device; see `Scratch.vector`. A GPU's own allocator keeps what was used."""
+    if tensor.device.type != "cpu":
+        return torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
+    return SCRATCH.vector(name, tensor.numel(), dtype).view(tensor.shape)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
+from tasks.arithmetic.scratch import scratch_like
 
 
 def add_task_vectors(
@@ -42,9 +43,9 @@ def add_task_vectors(
     tensors = [general, base, *skills]
     check_equal_shapes(tensors)
     dtype = accumulation_dtype(tensors)
-    reference = base.to(dtype)
+    reference = scratch_like("base", base, dtype).copy_(base)
     total = (torch.empty_like(reference) if out is None else out).zero_()
-    difference = torch.empty_like(reference)
+    difference = scratch_like("difference", base, dtype)
     for skill, omega in zip(skills, omegas, strict=True):
         total.add_(difference.copy_(skill).sub_(reference), alpha=omega)
     # The converted base once more: torch would convert another first.
