@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from tasks.errors import StoreError, TransientStoreError
 from tasks.registry.files import AliasState
 from tasks.registry.releases import Registry
+from tasks.remote.retries import with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ _PASSING = frozenset({
     "ABORTED", "CANCELLED",
 })  # fmt: skip
 _REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+# Its database says so, as a bad request, to the second of two writers at once.
+_LOST_RACE = "IntegrityError"
+# MLflow itself tries again, too, and a server that is away is met again by the next run.
+_ATTEMPTS = 2
 # MLflow's words for an answer that no MLflow server gives; it has the code of a broken server.
 _FOREIGN_ANSWER = "not in a valid JSON format"
 # Columns of MLflow's database.
@@ -78,15 +83,26 @@ def register_release(address: str, registry: Registry, version: str, alias: str,
         TransientStoreError: the server cannot be reached, or is broken for now.
     """
     server = _server_url(address)
-    live = [state.version] if state else []
     client = _connect(server)
-    with _mlflow_errors(server):
-        aliases = _read_aliases(client, registry.name)
-        numbers = {name: _register(client, registry, name) for name in dict.fromkeys((*live, version))}
-        if state and aliases.get(alias) != numbers[state.version]:
-            client.set_registered_model_alias(registry.name, alias, numbers[state.version])
-            logger.info("mlflow: %s -> %s of %s (%s)", alias, numbers[state.version], registry.name, state.version)
-    return f"mlflow://{_shown(server)}/models/{registry.name}/versions/{numbers[version]}"
+    where = f"mlflow://{_shown(server)}"
+
+    def attempt() -> str:
+        with _mlflow_errors(server):
+            return _register_all(client, registry, version, alias, state)
+
+    # Its database refuses one of two writers at once, and each attempt begins with looking.
+    return f"{where}/models/{registry.name}/versions/{with_retries(attempt, where, attempts=_ATTEMPTS)}"
+
+
+def _register_all(client: Any, registry: Registry, version: str, alias: str, state: AliasState | None) -> str:
+    """The MLflow version of `version`, registered with what is live, to which the alias points."""
+    aliases = _read_aliases(client, registry.name)
+    live = [state.version] if state else []
+    numbers = {name: _register(client, registry, name) for name in dict.fromkeys((*live, version))}
+    if state and aliases.get(alias) != numbers[state.version]:
+        client.set_registered_model_alias(registry.name, alias, numbers[state.version])
+        logger.info("mlflow: %s -> %s of %s (%s)", alias, numbers[state.version], registry.name, state.version)
+    return numbers[version]
 
 
 def _server_url(address: str) -> str:
@@ -213,6 +229,6 @@ def _of_code(code: str, message: str, server: str) -> StoreError:
             f"{where}: MLflow does not let us ({code}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             f"MLFLOW_TRACKING_TOKEN, of an account that may edit registered models: {cause}"
         )
-    if code in _PASSING:
+    if code in _PASSING or _LOST_RACE in message:
         return TransientStoreError(f"{where}: the MLflow server cannot be reached or is broken for now: {cause}")
     return StoreError(f"{where}: MLflow answered {code}: {cause}")

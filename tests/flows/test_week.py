@@ -301,7 +301,7 @@ def kill_while_uploading(world: World, recipe: Any, settings: CacheSettings) -> 
     planned = plan_refresh(recipe, cache)
     candidates = [download_checkpoint(candidate, cache) for candidate in planned.candidates]
     planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache)
-    with work_folder(cache) as work:
+    with work_folder(cache, planned) as work:
         here = dataclasses.replace(planned, base=download_checkpoint(planned.base, cache))
         merged = direct.merge_candidates(recipe, here, candidates, weights, work / "merged")
         decision = decide([], [], [])

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -195,18 +196,15 @@ def test_of_two_registrations_of_one_release_the_first_counts(mlflow_server: str
 
 
 def test_runs_that_register_at_once_agree(mlflow_server: str, client: Any, truth: Truth):
-    registry, uris = truth("s3://models"), list[str]()
+    registry = truth("s3://models")
 
-    def register() -> None:
-        uris.append(register_release(f"mlflow://{mlflow_server}", registry, ONE, "champion", live(ONE)))
+    def register(_: int) -> str:
+        return register_release(f"mlflow://{mlflow_server}", registry, ONE, "champion", live(ONE))
 
-    threads = [threading.Thread(target=register) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(uris) == 3 and {uri.rpartition("/")[2] for uri in uris} == {"1"}
-    assert str(client.get_model_version_by_alias(registry.name, "champion").version) == "1"
+    with ThreadPoolExecutor(3) as pool:
+        uris = list(pool.map(register, range(3)))
+    assert {uri.rpartition("/")[2] for uri in uris} == {"1"}
+    assert client.get_model_version_by_alias(registry.name, "champion").version == "1"
 
 
 def test_the_server_of_the_environment_is_used_and_its_password_never_shown(
