@@ -284,7 +284,9 @@ def main() -> None:
     text = "\n".join([title, "", *table, ""])
     sys.stdout.write(text)
     if not (arguments.quick or arguments.only):
-        command = " ".join(["python -m tests.benchmarks.bench_merge", *sys.argv[1:]])
+        # Without the folder, which is of this machine only.
+        shown = [f"--megabytes {arguments.megabytes}", f"--repeats {arguments.repeats}"]
+        command = " ".join(["python -m tests.benchmarks.bench_merge", *shown])
         RESULTS.write_text(f"# Merges against cat and cp\n\n`{command}`\n\n{text}", encoding="utf-8")
 
 
