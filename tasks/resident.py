@@ -19,11 +19,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from tasks.adapted import read_adapted_tensors
-from tasks.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from tasks.checkpoint import MODULES_FILE, is_weight_file, list_model_files, read_tensor_views
 from tasks.errors import CheckpointError
 from tasks.loading import Kind, load_module
+from tasks.lora.adapted import read_adapted_tensors
+from tasks.lora.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from tasks.tensors import TensorView
 
 if TYPE_CHECKING:

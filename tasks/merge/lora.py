@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tasks.adapted import LowRank
-from tasks.adapters import Adapter
+from tasks.lora.adapted import LowRank
+from tasks.lora.adapter import Adapter
 from tasks.merge.sources import TORCH_DTYPES, FileSource, ReadBlock, TensorSource, describe, row_length
 from tasks.tensors import DTYPE_BYTES, TensorView
 

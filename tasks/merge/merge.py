@@ -24,7 +24,7 @@ from tasks.merge.resume import find_merged, merge_key, note_merged
 from tasks.processor import has_fma
 from tasks.records import Checkpoint, MergedModel
 from tasks.tensors import FLOAT_DTYPES
-from tasks.token_rows import EmbeddingsRule
+from tasks.tokens.rows import EmbeddingsRule
 
 logger = logging.getLogger(__name__)
 

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.adapters import read_adapter
 from tasks.checkpoint import read_config, read_tensor_views
 from tasks.errors import CheckpointError
+from tasks.lora.adapter import read_adapter
 from tasks.merge.checks import check_mergeable
 from tasks.merge.lora import LoraSource
 from tasks.merge.sources import FileSource, TensorSource
 from tasks.merge.vocabulary import Mapped, Tokenized, map_by_token
 from tasks.records import Checkpoint
 from tasks.tensors import TensorView
-from tasks.token_rows import EmbeddingsRule, find_vocabulary_tensors
-from tasks.vocabularies import TOKENIZER_FILE, extend_tokenizer, read_vocabulary
+from tasks.tokens.rows import EmbeddingsRule, find_vocabulary_tensors
+from tasks.tokens.vocabularies import TOKENIZER_FILE, extend_tokenizer, read_vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from tasks.merge.journal import find_unchanged
 from tasks.records import Checkpoint, FileDigest, MergedModel, from_json, to_json
 from tasks.resumable import make_room, resumable
 from tasks.staging import check_space, commit, remove, staged, write_file, writing
-from tasks.token_rows import EmbeddingsRule
+from tasks.tokens.rows import EmbeddingsRule
 
 logger = logging.getLogger(__name__)
 

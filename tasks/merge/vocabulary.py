@@ -18,8 +18,8 @@ import numpy as np
 
 from tasks.merge.row_maps import MEAN, RowMappedSource, Rows
 from tasks.merge.sources import TensorSource
-from tasks.token_rows import EmbeddingsRule, TokenizedViews, TokenPlan, plan_tokens
-from tasks.vocabularies import OutputVocabulary, Vocabulary
+from tasks.tokens.rows import EmbeddingsRule, TokenizedViews, TokenPlan, plan_tokens
+from tasks.tokens.vocabularies import OutputVocabulary, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Mapped:
 def map_by_token(
     rule: EmbeddingsRule, base: Tokenized, candidates: Sequence[Tokenized], tensors: Collection[str]
 ) -> Mapped:
-    """Show all models with the same tokens in the same rows; see `tasks.token_rows.plan_tokens` for what these are.
+    """Show all models with the same tokens in the same rows; see `tasks.tokens.rows.plan_tokens` for what these are.
 
     Args:
         rule: Whose tokens the output has.
         base: The common ancestor. Its tokenizer is the output's, but for the new tokens.
         candidates: What is merged, in this order.
-        tensors: Names of those with a row for every token, see `tasks.token_rows.find_vocabulary_tensors`.
+        tensors: Names of those with a row for every token, see `tasks.tokens.rows.find_vocabulary_tensors`.
 
     Raises:
         CheckpointMismatchError: a model has not all of the tensors, or a token that has no row; or with `union` tokens

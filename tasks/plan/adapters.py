@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, other_base, read_adapter
 from tasks.cache import ResultCache
 from tasks.errors import CheckpointError, CocktailError
 from tasks.licences import CARD_FILE, read_licence
+from tasks.lora.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, other_base, read_adapter
 from tasks.messages import list_some
 from tasks.parallel import call_all
 from tasks.plan.ancestry import is_finite

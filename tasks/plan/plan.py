@@ -29,7 +29,7 @@ from tasks.references import Place, parse_reference
 from tasks.registry.mlflow import check_mlflow
 from tasks.registry.releases import open_registry
 from tasks.registry.truth import check_is_truth
-from tasks.vocabularies import TOKENIZER_FILE
+from tasks.tokens.vocabularies import TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from tasks.errors import CheckpointError, CheckpointMismatchError
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.findings import Findings
 from tasks.tensors import TensorView
-from tasks.token_rows import EmbeddingsRule, TokenizedViews, find_vocabulary_tensors, plan_tokens, row_problems
-from tasks.vocabularies import TOKENIZER_FILE, read_vocabulary
+from tasks.tokens.rows import EmbeddingsRule, TokenizedViews, find_vocabulary_tensors, plan_tokens, row_problems
+from tasks.tokens.vocabularies import TOKENIZER_FILE, read_vocabulary
 
 
 @dataclass(frozen=True, slots=True)

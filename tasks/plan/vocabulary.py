@@ -11,7 +11,7 @@ from tasks.checkpoint import read_json_object
 from tasks.messages import list_some
 from tasks.plan.findings import BY_TOKEN, Findings
 from tasks.records import Checkpoint
-from tasks.vocabularies import TOKENIZER_FILE, Vocabulary, read_vocabulary
+from tasks.tokens.vocabularies import TOKENIZER_FILE, Vocabulary, read_vocabulary
 
 # Vocabularies outside tokenizer.json, of models that were saved without the fast tokenizer.
 _PLAIN_VOCABULARIES = (

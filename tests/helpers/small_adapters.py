@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
-from tasks.adapted import read_adapted_tensors
+from tasks.lora.adapted import read_adapted_tensors
 
 
 def write_adapter(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.adapters import read_adapter
 from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError, NonFiniteError
+from tasks.lora.adapter import read_adapter
 from tasks.merge.health import measure_health
 from tasks.merge.job import Job
 from tasks.merge.lora import LoraSource

@@ -10,8 +10,8 @@ from lora_models import BASES, save_base
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.adapters import Adapter, read_adapter
 from tasks.checkpoint import read_tensor_views
+from tasks.lora.adapter import Adapter, read_adapter
 from tasks.merge.lora import LoraSource
 from tasks.merge.row_maps import RowMappedSource, Rows
 from tasks.merge.sources import FileSource, TensorSource, describe, extra_elements, reading_anywhere

@@ -16,10 +16,10 @@ from tiny_models import save_decoder, save_fine_tune
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.adapted import read_adapted_tensors
 from tasks.checkpoint import describe_folder, list_model_files
 from tasks.digests import hash_file
 from tasks.errors import CheckpointError, CheckpointMismatchError
+from tasks.lora.adapted import read_adapted_tensors
 from tasks.merge.merge import merge_checkpoints, merge_many
 from tasks.records import Checkpoint, MergedModel
 

@@ -10,7 +10,7 @@ from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointMismatchError
 from tasks.merge.sources import FileSource, TensorSource, describe, extra_elements, reading_anywhere
 from tasks.merge.vocabulary import Tokenized, map_by_token
-from tasks.vocabularies import Vocabulary
+from tasks.tokens.vocabularies import Vocabulary
 
 MakeModel = Callable[..., Tokenized]
 

@@ -9,7 +9,7 @@ from tasks.errors import CheckpointError
 from tasks.plan.findings import Findings
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.plan.vocabulary import compare_tokenizers
-from tasks.vocabularies import read_vocabulary
+from tasks.tokens.vocabularies import read_vocabulary
 
 WORDS = ("[UNK]", "[EOS]", "yes", "no")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import CheckpointError
 from tasks.tensors import TensorView
-from tasks.token_rows import find_vocabulary_tensors
+from tasks.tokens.rows import find_vocabulary_tensors
 
 
 def views(**shapes: tuple[int, ...]) -> dict[str, TensorView]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tasks.errors import CheckpointError, CheckpointMismatchError
 from tasks.messages import list_lines, list_some
 from tasks.tensors import FLOAT_DTYPES, TensorView
-from tasks.vocabularies import OutputVocabulary, Vocabulary, unite, vocabulary_size
+from tasks.tokens.vocabularies import OutputVocabulary, Vocabulary, unite, vocabulary_size
 
 EmbeddingsRule = Literal["base", "union"]
 """base: the base's tokens; what a candidate has more is left out. union: after them, tokens that candidates added."""

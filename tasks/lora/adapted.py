@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tasks.adapters import LowRankChange, read_adapter
 from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError
+from tasks.lora.adapter import LowRankChange, read_adapter
 from tasks.tensors import TensorView
 
 _TILE_ELEMENTS = 256 * 1024

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_decoder
 from transformers import AutoModelForCausalLM
 
-from tasks.adapted import LowRank, read_adapted_tensors
-from tasks.adapters import LowRankChange, read_adapter
 from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError
+from tasks.lora.adapted import LowRank, read_adapted_tensors
+from tasks.lora.adapter import LowRankChange, read_adapter
 from tasks.tensors import read_header
 
 

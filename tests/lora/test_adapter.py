@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.adapters import other_base, read_adapter
 from tasks.errors import CheckpointError
+from tasks.lora.adapter import other_base, read_adapter
 from tasks.tensors import TensorView
 
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "base_model_name_or_path": "org/base"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import CheckpointError
-from tasks.lora_settings import LoraSettings, read_settings
+from tasks.lora.settings import LoraSettings, read_settings
 
 FILE = Path("chat/adapter_config.json")
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.checkpoint import read_json_object
 from tasks.errors import CheckpointError
-from tasks.lora_settings import LoraSettings, read_settings
+from tasks.lora.settings import LoraSettings, read_settings
 from tasks.messages import list_lines
 from tasks.tensors import FLOAT_DTYPES, TensorView, read_header
 

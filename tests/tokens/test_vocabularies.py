@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from tasks.checkpoint import read_json_object
 from tasks.errors import CheckpointMismatchError
-from tasks.vocabularies import Vocabulary, extend_tokenizer, read_vocabulary, unite, vocabulary_size
+from tasks.tokens.vocabularies import Vocabulary, extend_tokenizer, read_vocabulary, unite, vocabulary_size
 
 
 def entry(token: str, number: int, **flags: bool) -> dict[str, Any]:

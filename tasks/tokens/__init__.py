@@ -1,0 +1,1 @@
+"""What embeddings have a row for: tokens, and which row of which model belongs to which."""
