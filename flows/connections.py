@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from tasks.errors import RecipeError
 from tasks.recipe import Recipe
-from tasks.remote.access import HubAccess, S3Access, hub_access, use_access
+from tasks.remote.access import HubAccess, S3Access, hub_access, s3_access, use_access
 from tasks.settings import ConnectionSettings
 
 Parameters = ParamSpec("Parameters")
@@ -50,14 +50,17 @@ def _s3_access(name: str) -> S3Access:
     block = _load(name, "connections.s3")
     if name.startswith("secret/"):
         return _from_secret(name, block.get())
-    # aws-credentials of the package prefect-aws, which is there if the block could be loaded.
-    parameters = block.aws_client_parameters
+    # aws-credentials of the package prefect-aws, which is there if the block could be loaded. It says who we are; how
+    # objects are encrypted and who pays are no credentials, and stay the environment's business.
+    parameters, ours = block.aws_client_parameters, s3_access()
     return S3Access(
         endpoint_url=parameters.endpoint_url,
         region=block.region_name,
         access_key_id=block.aws_access_key_id,
         secret_access_key=_plain(block.aws_secret_access_key),
         session_token=_plain(block.aws_session_token),
+        kms_key_id=ours.kms_key_id,
+        requester_pays=ours.requester_pays,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tasks.arithmetic.catalogue import find_method
 from tasks.arithmetic.method import Formula, Method, Number, Parameter, TensorInputs
-from tasks.merge.depth import Setting, resolve
+from tasks.layered import Setting, resolve
 from tasks.tensors import TensorView
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.checkpoint import describe_folder
+from tasks.depth import depth_of
 from tasks.errors import CheckpointError
-from tasks.merge.depth import Setting, depth_of
+from tasks.layered import Setting
 from tasks.merge.device import computing_device, place_on
 from tasks.merge.health import HealthMode, measure_health
 from tasks.merge.inputs import Choice, choose, formula_maker, leave_out_zeros

@@ -31,8 +31,8 @@ from pathlib import Path
 import torch
 
 from tasks.checkpoint import SINGLE_FILE, describe_folder, read_tensor_views
+from tasks.depth import depth_of
 from tasks.digests import hash_file
-from tasks.merge.depth import depth_of
 from tasks.merge.device import place_on
 from tasks.merge.inputs import choose, formula_maker
 from tasks.merge.job import Job, Output, plan_parts

@@ -62,7 +62,11 @@ def test_a_secret_block_with_an_object_says_who_we_are_on_s3():
     assert "s3cr3t" not in repr(s3)
 
 
-def test_an_aws_credentials_block_says_who_we_are_on_s3():
+def test_an_aws_credentials_block_says_who_we_are_on_s3_and_the_environment_how_to_write(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COCKTAIL_S3_KMS_KEY_ID", "key-1")
+    monkeypatch.setenv("COCKTAIL_S3_REQUESTER_PAYS", "1")
     AwsCredentials(
         aws_access_key_id="AKIA2",
         aws_secret_access_key=SecretStr("hidden"),
@@ -72,7 +76,9 @@ def test_an_aws_credentials_block_says_who_we_are_on_s3():
 
     s3, _ = load_access(ConnectionSettings(s3="aws-credentials/prod"))
 
-    assert s3 == S3Access("https://minio.example:9000", "us-east-2", "AKIA2", "hidden")
+    assert s3 == S3Access(
+        "https://minio.example:9000", "us-east-2", "AKIA2", "hidden", kms_key_id="key-1", requester_pays=True
+    )
 
 
 def test_a_secret_block_with_text_is_the_token_of_the_hub(monkeypatch: pytest.MonkeyPatch):

@@ -16,10 +16,10 @@ from torch import Tensor
 from tasks.arithmetic.catalogue import METHOD_NAMES, find_method
 from tasks.arithmetic.method import TensorInputs
 from tasks.checkpoint import read_tensor_views
+from tasks.depth import depth_of
 from tasks.errors import CheckpointError, DeviceError, NonFiniteError, RecipeError
 from tasks.merge import device as device_module
 from tasks.merge.blocks import BlockSizes
-from tasks.merge.depth import depth_of
 from tasks.merge.device import BLOCK_ELEMENTS, N_SLOTS, DeviceBuffers, computing_device, place_on
 from tasks.merge.inputs import choose, formula_maker
 from tasks.merge.job import Job, Output, plan_parts
