@@ -1,16 +1,20 @@
 """What people see in the Prefect UI: tables of losses, weights and metrics, the gate's reasons, the model card."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from tasks.errors import StoreError
 from tasks.health_summaries import band_groups, cosine_text, pairs_of, percent
 from tasks.recipe import Recipe
 from tasks.records import Evaluation, GateDecision, MergedModel, MergeWeights, Plan, Release, Score
 from tasks.registry.releases import open_registry
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
+
+logger = logging.getLogger(__name__)
 
 
 def show_plan(recipe: Recipe, planned: Plan) -> None:
@@ -73,11 +77,15 @@ def show_gate(recipe: Recipe, decision: GateDecision) -> None:
 
 
 def show_card(recipe: Recipe, release: Release) -> None:
-    """The released model's card, without its YAML header."""
+    """The released model's card, without its YAML header. That it cannot be read takes nothing back: it is logged."""
     if recipe.publish is None:
         raise ValueError("only a recipe that publishes has a release to show")
     registry = open_registry(recipe.publish.to[0], recipe.name)
-    card = registry.store.read_bytes(f"{registry.version_path(release.version)}/README.md").decode()
+    try:
+        card = registry.store.read_bytes(f"{registry.version_path(release.version)}/README.md").decode()
+    except StoreError as error:
+        logger.warning("the card of %s is not shown: %s", release.version, error)
+        return
     body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     create_markdown_artifact(body, key=_key(recipe, "card"), description=f"Model card of {release.version}")
 

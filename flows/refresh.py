@@ -115,6 +115,6 @@ def refresh(
             return end(result_of(report, clock.seconds, "rejected", "; ".join(decision.reasons)))
         with clock.step("publish"):
             release = publish(report, recipe.publish, f"flow run {flow_run.name}", cache)
-            show_card(recipe, release)
             announce_release(recipe, release)
+            show_card(recipe, release)
     return end(result_of(report, clock.seconds, "published", describe_release(release, recipe.publish.alias), release))

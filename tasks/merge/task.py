@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
-from tasks.faces import progress_in_ui
+from tasks.faces import RETRIED, progress_in_ui
 from tasks.merge.leased import merge_leased
 from tasks.merge.merge import merge_checkpoints
 from tasks.parameters import candidate_parameters, merge_parameters
@@ -16,7 +15,7 @@ from tasks.settings import CandidateSettings, MergeSettings
 from tasks.values import parse_size
 
 
-@task(name="merge", task_run_name="merge", cache_policy=NO_CACHE, result_serializer="json")
+@task(name="merge", task_run_name="merge", **RETRIED)
 def merge(
     base: Checkpoint,
     candidates: Sequence[Checkpoint],
