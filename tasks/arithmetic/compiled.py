@@ -7,6 +7,7 @@ fuses a product and a sum. Methods that torch does as fast import neither this m
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -17,6 +18,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.arithmetic.kept_kernels import KeptKernels
 from tasks.arithmetic.scratch import SCRATCH
 
 Elements = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]
@@ -29,15 +31,13 @@ def compiled(kernel: Kernel) -> Kernel:
     """Compile a function at its first call, or load what an earlier process compiled on an equal processor.
 
     Kept files lie in `__pycache__` beside the function's module, else in the user's cache folder; NUMBA_CACHE_DIR
-    names another place. Where none can be written every process compiles for itself. numba notices a change of the
-    function's own module only: other kernels that it calls belong into it, or are as good as final.
+    names another place. Where none can be written every process compiles for itself. A change of the function's own
+    module alone is noticed: other kernels that it calls belong into it, or are as good as final.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        made = numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:
-        # No place to keep files in.
-        made = numba.njit(**options)(kernel)
+    made: Any = numba.njit(nogil=True, error_model="numpy")(kernel)
+    # Without a place for files the kernel stays as it is. numba has no public way to say where to keep it.
+    with suppress(RuntimeError):
+        made._cache = KeptKernels(kernel)
     return cast(Kernel, made)
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.arithmetic.compiled import as_elements, compiled, magnitude_pattern, subtract, widen
+from tasks.arithmetic.kept_kernels import KeptKernels
 
 
 def double(numbers: NDArray[np.float64]) -> None:
@@ -16,14 +17,9 @@ def double(numbers: NDArray[np.float64]) -> None:
 
 
 def test_a_kernel_is_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch):
-    compile_kernel = numba.njit
-
-    def refuse_to_keep(cache: bool = False, **options: object):
-        if cache:
-            raise RuntimeError("cannot cache function 'double': no locator available")
-        return compile_kernel(**options)
-
-    monkeypatch.setattr(numba, "njit", refuse_to_keep)
+    monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "ZipCacheLocator")
+    with pytest.raises(RuntimeError, match="no locator"):
+        KeptKernels(double)
     numbers = np.array([1.0, 2.5])
     compiled(double)(numbers)
     assert numbers.tolist() == [2.0, 5.0]
