@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     # Recipes know the names of methods, and are read where torch, which takes a second to load, is not needed.
@@ -90,6 +90,21 @@ class Formula(Protocol):
 
         Returns:
             `out`.
+        """
+        ...
+
+
+@runtime_checkable
+class OnePass(Protocol):
+    """A formula that can also combine and round in one go, each block once: by this or by `combine`."""
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The result of a block, rounded once to the dtype of `out`, (n,), where it is put; all on the processor.
+
+        Returns:
+            Whether all of it is finite; None where it can be had only by `combine`.
         """
         ...
 

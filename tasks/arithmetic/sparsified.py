@@ -13,6 +13,7 @@ from tasks.arithmetic.compiled import Elements, as_elements, subtract
 from tasks.arithmetic.consensus import agreeing_sum, plain_sum
 from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
 from tasks.arithmetic.method import Parameter, TensorInputs
+from tasks.arithmetic.native import is_known, sum_rounded
 from tasks.arithmetic.scratch import PIECE_ELEMENTS, SCRATCH
 
 LAMBDA = Parameter("lambda", "merge", 1.0, "Factor of the merged task vector.")
@@ -80,19 +81,45 @@ class SparsifiedMerge:
         Raises:
             ValueError: there is no base, shapes differ, or a block is left out where ties are kept by position.
         """
+        start_from = self._starting_point(base, candidates)
+        for start, total in self._totals(first, base, candidates):
+            stop = start + len(total)
+            reference = SCRATCH.vector("base", len(total), total.dtype).copy_(start_from[start:stop])
+            torch.add(reference, total, alpha=self._scale, out=out[start:stop])
+        return out
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The same with its last steps in one pass; see `tasks.arithmetic.native`."""
+        start_from = self._starting_point(base, candidates)
+        if not is_known([_checked(base, candidates), *candidates, out]):
+            return None
+        is_finite = True
+        for start, total in self._totals(first, base, candidates):
+            stop = start + len(total)
+            added = [start_from[start:stop], total]
+            is_finite &= bool(sum_rounded(added, [1.0, self._scale], out[start:stop]))
+        return is_finite
+
+    def _starting_point(self, base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:
+        """What the combination is added to: the general model's block, or the base's."""
+        return _checked(base, candidates) if self._general is None else candidates[self._general]
+
+    def _totals(self, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """The combination of thinned out task vectors, piece by piece: where each begins in the block, and (n,) of it.
+
+        Raises:
+            ValueError: a block is left out where ties are kept by position.
+        """
         if self.n_passes and first != self._next:
             raise ValueError(f"blocks must be combined in order; expected element {self._next}, found {first}")
-        for start, reference, vectors in self._task_vectors(base, candidates, self._skills):
+        for start, vectors in self._task_vectors(base, candidates, self._skills):
             for candidate, vector in zip(self._skills, vectors, strict=True):
                 self._sparsifier.sparsify(candidate, first + start, vector)
-            total = self._combine(vectors)
-            stop = start + len(reference)
-            if self._general is not None:
-                reference.copy_(candidates[self._general][start:stop])
-            torch.add(reference, total, alpha=self._scale, out=out[start:stop])
+            yield start, self._combine(vectors)
         if self.n_passes:
-            self._next = first + len(out)
-        return out
+            self._next = first + len(_checked(base, candidates))
 
     def _combine(self, vectors: Tensor) -> Tensor:
         """The combination of thinned out task vectors: (k, n) to (n,)."""
@@ -103,11 +130,11 @@ class SparsifiedMerge:
 
     def _task_vectors(
         self, base: Tensor | None, candidates: Sequence[Tensor], chosen: Sequence[int]
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The block in pieces: where each begins, the base in the precision of the sum, chosen candidates minus it.
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The block in pieces: where each begins, and the chosen candidates minus the base.
 
         Yields:
-            The start, (n,) and (chosen, n), in memory that the next piece uses again.
+            The start, and (chosen, n) in the precision of the sum, in memory that the next piece uses again.
         """
         tensors = [_checked(base, candidates), *(candidates[index] for index in chosen)]
         # General counts for the dtype also where it is not among the chosen.
@@ -115,12 +142,11 @@ class SparsifiedMerge:
         for start in range(0, len(tensors[0]), self._piece):
             parts = [tensor[start : start + self._piece] for tensor in tensors]
             n_elements = len(parts[0])
-            reference = SCRATCH.vector("base", n_elements, dtype).copy_(parts[0])
             vectors = SCRATCH.vector("task vectors", len(chosen) * n_elements, dtype).view(len(chosen), n_elements)
             origin, *elements = as_elements(parts, dtype)
             for each, vector in zip(elements, vectors, strict=True):
                 subtract(each, origin, vector.numpy())
-            yield start, reference, vectors
+            yield start, vectors
 
 
 def _checked(base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:

@@ -1,21 +1,22 @@
 """What one thread does: read a block of every source, combine, check, cast, write."""
 
-import math
 import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from tasks.arithmetic.method import Formula
-from tasks.errors import NonFiniteError
+from tasks.arithmetic.method import Formula, OnePass
+from tasks.arithmetic.native import sum_rounded
 from tasks.merge.job import Job, Output, Part
+from tasks.merge.non_finite import is_finite, overflow_error, refuse_inputs
 from tasks.merge.ranges import open_descriptor, write_range
-from tasks.merge.sources import TORCH_DTYPES, TensorSource, describe, reading_anywhere
+from tasks.merge.sources import TORCH_DTYPES, describe, reading_anywhere
 from tasks.tensors import DTYPE_BYTES, TensorView
 
 OnWritten = Callable[[Path, int, int], None]
@@ -46,6 +47,9 @@ class Buffers:
     Here both are this machine's processor's; `tasks.merge.device` has those of a GPU.
     """
 
+    are_here = True
+    """Whether blocks are combined where they were read."""
+
     def __init__(self, sizes: BlockSizes, make: Callable[[int], memoryview] = plain_memory):
         # Copying an integer tensor compares two blocks, so there are never fewer than two.
         self.inputs = [make(sizes.input_bytes) for _ in range(max(2, sizes.n_sources))]
@@ -67,7 +71,8 @@ class Buffers:
     def cast(self, total: Tensor, dtype: torch.dtype) -> bool:
         """Put a result, rounded once to the dtype, into `output`; whether it holds neither NaN nor infinity."""
         result = torch.frombuffer(self.output, dtype=dtype, count=len(total))
-        return is_finite(result.copy_(total))
+        rounded = sum_rounded([total], [1.0], result)
+        return is_finite(result.copy_(total)) if rounded is None else rounded
 
 
 def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event, on_written: OnWritten) -> None:
@@ -133,16 +138,6 @@ def copy_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event
     return differing
 
 
-def is_finite(block: Tensor) -> bool:
-    """Whether a block holds neither NaN nor infinity.
-
-    Either shows in the sum, which takes a thirtieth of the time. Only a sum that overflowed says nothing; in
-    float32, where float16 numbers are summed, that does not happen.
-    """
-    total = block.sum(dtype=torch.float32) if block.dtype == torch.float16 else block.sum()
-    return math.isfinite(float(total)) or bool(torch.isfinite(block).all())
-
-
 class _OpenTensor:
     """One tensor in all sources of a job, open for reading."""
 
@@ -179,6 +174,8 @@ class _Writer:
         self._inputs = inputs
         self._used = inputs.used_by(output)
         wide = any(inputs.views[index].dtype == "F64" for index in self._used)
+        # A wide sum stays torch's also where no wide block counts, as with a weight of zero for this tensor.
+        self._in_one_pass = isinstance(formula, OnePass) and inputs.buffers.are_here and not wide
         self._sum_dtype = torch.float64 if wide else torch.float32
         self._dtype, self._size = TORCH_DTYPES[tensor.dtype], DTYPE_BYTES[tensor.dtype]
         self._target = files.enter_context(_open_output(output, tensor))
@@ -193,11 +190,17 @@ class _Writer:
         """
         n_elements, buffers = len(all_blocks[0]), self._inputs.buffers
         base, candidates = self._inputs.split([brought[index] for index in self._used])
-        total = self._formula.combine(first, base, candidates, buffers.empty_sum(self._sum_dtype, n_elements))
-        if not buffers.cast(total, self._dtype):
-            sources = [self._inputs.sources[index] for index in self._used]
-            _refuse_inputs(self._tensor, sources, [all_blocks[index] for index in self._used])
-            raise _overflow_error(self._tensor, total)
+        total, is_finite = None, None
+        if self._in_one_pass:
+            result = torch.frombuffer(buffers.output, dtype=self._dtype, count=n_elements)
+            is_finite = cast(OnePass, self._formula).combine_rounded(first, base, candidates, result)
+        if is_finite is None:
+            total = self._formula.combine(first, base, candidates, buffers.empty_sum(self._sum_dtype, n_elements))
+            is_finite = buffers.cast(total, self._dtype)
+        if not is_finite:
+            used = [all_blocks[index] for index in self._used]
+            refuse_inputs(self._tensor, [self._inputs.sources[index] for index in self._used], used)
+            raise overflow_error(self._tensor, total)
         write_range(self._target, self._tensor.start + first * self._size, buffers.output[: n_elements * self._size])
 
 
@@ -209,7 +212,7 @@ def _observe(formula: Formula, number: int, part: Part, inputs: _OpenTensor, can
         blocks = inputs.read(first, min(part.block_elements, part.stop - first))
         # One NaN would make every norm and threshold of the tensor NaN, and its cause could no longer be told.
         if number == 0 and not all(map(is_finite, blocks)):
-            _refuse_inputs(part.tensor, inputs.sources, blocks)
+            refuse_inputs(part.tensor, inputs.sources, blocks)
         formula.observe(number, first, *inputs.split(blocks))
 
 
@@ -221,29 +224,3 @@ def _tell(job: Job, tensor: TensorView, first: int, stop: int, on_written: OnWri
     size = DTYPE_BYTES[tensor.dtype]
     for output in job.outputs:
         on_written(output.folder / tensor.file, tensor.start + first * size, tensor.start + stop * size)
-
-
-def _refuse_inputs(tensor: TensorView, sources: Sequence[TensorSource], blocks: Sequence[Tensor]) -> None:
-    """Name the sources whose blocks hold NaN or infinity.
-
-    Raises:
-        NonFiniteError: there are any.
-    """
-    guilty = [
-        f"{source.name} ({describe(source, tensor.name).file})"
-        for source, block in zip(sources, blocks, strict=True)
-        if not bool(torch.isfinite(block).all())
-    ]
-    if guilty:
-        raise NonFiniteError(
-            f"tensor {tensor.name!r} holds NaN or infinity in {', '.join(guilty)}; a merge would spread it, "
-            "so leave that candidate out or train it again"
-        )
-
-
-def _overflow_error(tensor: TensorView, total: Tensor) -> NonFiniteError:
-    largest = float(total.abs().max())
-    return NonFiniteError(
-        f"tensor {tensor.name!r}: all inputs are finite, but their combination reaches {largest:.3g} and overflows "
-        f"{tensor.dtype}; choose smaller merge weights or a dtype with a larger range (merge.dtype)"
-    )

@@ -23,8 +23,9 @@ from torch import Tensor
 from tasks.arithmetic.method import Method
 from tasks.devices import resolve_devices
 from tasks.errors import DeviceError
-from tasks.merge.blocks import BlockSizes, Buffers, is_finite, plain_memory
+from tasks.merge.blocks import BlockSizes, Buffers, plain_memory
 from tasks.merge.job import Job
+from tasks.merge.non_finite import is_finite
 from tasks.merge.sources import describe
 from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
 
@@ -83,6 +84,8 @@ class DeviceBuffers(Buffers):
     Raises:
         DeviceError: the device has too little free memory.
     """
+
+    are_here = False
 
     def __init__(self, sizes: BlockSizes, device: str):
         self._device = torch.device(device)

@@ -43,6 +43,8 @@ class Job:
     """Whether formulas get the base's floating tensors."""
     blocks_per_range: int = BLOCKS_PER_RANGE
     """How many blocks of a part a thread writes before it tells of them."""
+    n_threads: int | None = None
+    """Threads that merge; None: as many as help where files are on this machine."""
     device: str | None = None
     """Where torch computes, see `tasks.merge.device`; None: this machine's processor does, on the blocks as read."""
 

@@ -52,14 +52,14 @@ def stream_tensors(
         parts: What is written, as `plan_parts` cut it.
         on_written: Called after every few blocks, in the thread that wrote them.
         report_progress: Called in this thread with bytes written and bytes in all.
-        n_threads: When left out `count_threads()`, or on a device one for each of its `N_SLOTS`.
+        n_threads: When left out the job's, else `count_threads()`, or on a device one for each of its `N_SLOTS`.
 
     Raises:
         NonFiniteError: a source holds NaN or infinity, or the result overflows the output's dtype.
         CheckpointError: a source's file became shorter.
         DeviceError: the device has too little free memory.
     """
-    n_threads = n_threads or (N_SLOTS if job.device else count_threads())
+    n_threads = n_threads or job.n_threads or (N_SLOTS if job.device else count_threads())
     idle = _make_buffers(job, parts, n_threads)
     total = len(job.outputs) * sum(part.n_bytes for part in parts)
     cancelled = threading.Event()

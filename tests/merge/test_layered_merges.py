@@ -43,3 +43,23 @@ def test_a_linear_merge_by_depth_and_by_filter(
     assert {name: tensor.tolist() for name, tensor in merged.items()} == {
         name: [value] * 4 for name, value in zip(NAMES, expected, strict=True)
     }
+
+
+def test_a_candidate_in_float64_widens_the_sum_also_of_tensors_in_which_it_does_not_count(
+    make_checkpoint: Any, load_all: Any, tmp_path: Path
+):
+    # Multiples of 2^-10, so that differences are exact and the expected numbers are those of the formula in float64.
+    generator = torch.Generator().manual_seed(1)
+    base, law, news = (
+        {name: torch.randint(-4096, 4096, (700,), generator=generator) / 1024 for name in NAMES} for _ in range(3)
+    )
+    models = [make_checkpoint("base", base), make_checkpoint("law", law)]
+    models.append(make_checkpoint("news", {name: tensor.double() for name, tensor in news.items()}))
+    weights = {"law": 0.3, "news": read_setting([{"filter": "mlp", "value": 0}, {"value": 0.5}])}
+    merge_checkpoints(
+        models[0], models[1:], weights,
+        method="task_arithmetic", dtype="base", max_shard_bytes=10**9, template=models[0], output=tmp_path / "out",
+    )  # fmt: skip
+    name = "model.layers.1.mlp.weight"
+    expected = base[name].double() + 0.3 * (law[name].double() - base[name].double())
+    assert torch.equal(load_all(tmp_path / "out")[name], expected.float())

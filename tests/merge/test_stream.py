@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tasks.errors import CheckpointError, NonFiniteError
-from tasks.merge.blocks import is_finite
+from tasks.merge.non_finite import is_finite
 
 Stream = Callable[..., bytes]
 

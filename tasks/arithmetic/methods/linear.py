@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Elementwise, Method, TensorInputs
+from tasks.arithmetic.native import sum_rounded
 
 
 class Linear(Elementwise):
@@ -17,6 +18,12 @@ class Linear(Elementwise):
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """The weighted sum of a block; see `tasks.arithmetic.linear`."""
         return weighted_sum(candidates, self._weights, out)
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The same in one pass; see `tasks.arithmetic.native`."""
+        return sum_rounded(candidates, self._weights, out)
 
 
 METHOD = Method(

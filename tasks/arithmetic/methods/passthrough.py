@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Elementwise, Method, Parameter, TensorInputs
+from tasks.arithmetic.native import sum_rounded
 
 
 class Passthrough(Elementwise):
@@ -17,6 +18,12 @@ class Passthrough(Elementwise):
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """A block of the result, rounded once in the dtype of `out` after the scale itself was."""
         return weighted_sum(candidates, [self._scale], out)
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The same in one pass; see `tasks.arithmetic.native`."""
+        return sum_rounded(candidates, [self._scale], out)
 
 
 METHOD = Method(

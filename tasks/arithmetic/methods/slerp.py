@@ -7,6 +7,7 @@ from torch import Tensor
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Method, Parameter, TensorInputs
+from tasks.arithmetic.native import sum_rounded
 from tasks.arithmetic.spherical import slerp_coefficients
 
 
@@ -32,12 +33,22 @@ class Slerp:
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """A block of the result."""
+        return weighted_sum(*self._counted(base, candidates), out)
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The same in one pass; see `tasks.arithmetic.native`."""
+        return sum_rounded(*self._counted(base, candidates), out)
+
+    def _counted(self, base: Tensor | None, candidates: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+        """The blocks of the ends that count, and their coefficients."""
         if self._coefficients is None:
             dot = self._products.dot
             self._coefficients = slerp_coefficients(dot(0, 0), dot(0, 1), dot(1, 1), self._t)
         # Without the end that counts for nothing: adding zero would make 0.0 of -0.0.
         counted = [each for each in zip(_ends(base, candidates), self._coefficients, strict=True) if each[1] != 0]
-        return weighted_sum([end for end, _ in counted], [coefficient for _, coefficient in counted], out)
+        return [end for end, _ in counted], [coefficient for _, coefficient in counted]
 
 
 def _ends(base: Tensor | None, candidates: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tasks.arithmetic.method import Elementwise, Method, Parameter, TensorInputs
+from tasks.arithmetic.native import add_task_vectors_rounded
 from tasks.arithmetic.task_vectors import add_task_vectors
 
 
@@ -22,14 +23,25 @@ class TaskArithmetic(Elementwise):
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """A block of the result; see `tasks.arithmetic.task_vectors`."""
-        if base is None:
-            raise ValueError("task_arithmetic needs the base's tensors")
-        general = base if self._general is None else candidates[self._general]
-        skills = [candidates[index] for index in self._skills]
+        general, base, skills = self._take(base, candidates)
         if not skills:
             # Bit by bit: adding zero would make 0.0 of -0.0.
             return out.copy_(general)
         return add_task_vectors(general, base, skills, self._omegas, self._scale, out)
+
+    def combine_rounded(
+        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+    ) -> bool | None:
+        """The same in one pass; see `tasks.arithmetic.native`."""
+        general, base, skills = self._take(base, candidates)
+        return add_task_vectors_rounded(general, base, skills, self._omegas, self._scale, out) if skills else None
+
+    def _take(self, base: Tensor | None, candidates: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The general model, the base and the skills."""
+        if base is None:
+            raise ValueError("task_arithmetic needs the base's tensors")
+        general = base if self._general is None else candidates[self._general]
+        return general, base, [candidates[index] for index in self._skills]
 
 
 METHOD = Method(
