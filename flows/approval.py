@@ -9,7 +9,7 @@ stands in the registry, so both flows may be killed and run again at any moment.
 
 import logging
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import httpx
 from prefect import flow
@@ -23,10 +23,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Completed
 from pydantic import Field, StringConstraints
 
+from flows.artifacts import name_failure, show_question
 from flows.connections import load_access
 from flows.events import announce
 from flows.logs import let_steps_speak
-from flows.waiting import Waiting, describe_waiting, find_end, read_compared
+from flows.waiting import Waiting, ask_briefly, describe_waiting, find_end, read_compared
 from tasks.errors import CocktailError
 from tasks.recipe import Recipe
 from tasks.registry.address import split_destination
@@ -47,7 +48,10 @@ Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 class Answer(RunInput):
     """The form that the Prefect UI shows."""
 
-    approve: bool = Field(description="Yes sends it live. No keeps it from going live until somebody unblocks it.")
+    # A choice, no switch: one that nobody touched would be submitted as a no.
+    answer: Literal["send it live", "refuse it"] = Field(
+        description="A refused version does not go live until somebody unblocks it."
+    )
     by: Said = Field(description="Who answers; kept in the history.")
     reason: Said = Field(description="Why; kept in the history.")
 
@@ -98,7 +102,13 @@ def request_approval(recipe: Recipe, version: str | None, compared_with: str | N
     return said
 
 
-@flow(name="approve", flow_run_name="approve {version} of {destination}", persist_result=True, result_serializer="json")
+@flow(
+    name="approve",
+    flow_run_name="approve {version} of {destination}",
+    persist_result=True,
+    result_serializer="json",
+    on_failure=[name_failure],
+)
 def approve(
     destination: str,
     version: str,
@@ -134,7 +144,7 @@ def approve(
             return _end(waiting, *ended)
         expected = read_compared(waiting)
         answer = _ask(waiting, hours)
-        return _approve(waiting, answer, expected) if answer.approve else _refuse(waiting, answer)
+        return _approve(waiting, answer, expected) if answer.answer == "send it live" else _refuse(waiting, answer)
 
 
 def _start_run(recipe: Recipe, waiting: Waiting, hours: float) -> FlowRun:
@@ -174,7 +184,6 @@ def _ask(waiting: Waiting, hours: float) -> Answer:
             "only the run of a deployment can wait for a person; deploy the recipe with publish.approval_hours, or "
             f"send the version live by hand: `{waiting.by_hand}`"
         )
-    form = Answer.with_initial_data(description=describe_waiting(waiting, hours))
     attempt = 0
     while True:
         # Prefect forgets on a retry which questions it asked, but keeps their forms and answers under these keys.
@@ -183,6 +192,14 @@ def _ask(waiting: Waiting, hours: float) -> Answer:
         if given := read_flow_run_input(keys["response"]):
             return Answer.model_validate(given)
         if read_flow_run_input(keys["schema"]) is None:
+            artifact = show_question(waiting.registry.name, describe_waiting(waiting, hours))
+            logger.info(
+                "shall %s go live? Resume asks for the answer, for %g hours; the artifact %s says what to know",
+                waiting.version,
+                hours,
+                artifact,
+            )
+            form = Answer.with_initial_data(description=ask_briefly(waiting, hours, artifact))
             return suspend_flow_run(wait_for_input=form, key=key, timeout=max(1, round(hours * 3600)))
         logger.info("nobody answered the question about %s in time; it is asked again", waiting.version)
         attempt += 1

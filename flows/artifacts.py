@@ -1,16 +1,23 @@
-"""What people see in the Prefect UI: tables of losses, weights and metrics, the gate's reasons, the model card."""
+"""What people see in the Prefect UI: tables of losses, weights and metrics, the gate's reasons, the model card.
+
+Of all that a run has, the UI shows only its name at the top; so the name of a night that has no release says why.
+"""
 
 import logging
 import re
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 from uuid import UUID
 
+from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.runtime import flow_run as this_run
 
-from tasks.errors import StoreError
+from flows.run import step_of
+from tasks.errors import PreflightError, StoreError
 from tasks.health_summaries import band_groups, cosine_text, pairs_of, percent
 from tasks.merge_records import MergedModel
 from tasks.night_records import Plan
@@ -22,6 +29,8 @@ from tasks.trust_summaries import baseline_label, effective_sentence, influence_
 from tasks.weight_records import MergeWeights, Trust
 
 logger = logging.getLogger(__name__)
+
+_MAX_REASON_CHARACTERS = 200
 
 
 def show_plan(recipe: Recipe, planned: Plan) -> None:
@@ -35,7 +44,7 @@ def show_plan(recipe: Recipe, planned: Plan) -> None:
     lines += [f"- left out: **{name}**: {reason}" for name, reason in planned.left_out.items()]
     lines += [f"- warning: {warning}" for warning in planned.warnings]
     lines += [f"\nmodel fingerprint `{planned.model_fingerprint}`"]
-    create_markdown_artifact("\n".join(lines), key=_key(recipe, "plan"), description="What this run merges")
+    create_markdown_artifact("\n".join(lines), key=_key(recipe.name, "plan"), description="What this run merges")
 
 
 def show_weights(recipe: Recipe, scores: Sequence[Score], weights: MergeWeights) -> None:
@@ -47,9 +56,7 @@ def show_weights(recipe: Recipe, scores: Sequence[Score], weights: MergeWeights)
     measured = ", ".join(f"{baseline_label(each)} {_number(each.loss)}" for each in trust.baselines)
     notes += [f"Loss on the examples, mixed in memory: {measured}"] if measured else []
     notes += [effective_sentence(trust), influence_sentence(trust)]
-    # The UI shows a description as Markdown; a list keeps every sentence on its own line.
-    description = "\n".join(["Losses and weights", "", *(f"- {note}" for note in notes if note)])
-    create_table_artifact(rows, key=_key(recipe, "weights"), description=description)
+    create_table_artifact(rows, key=_key(recipe.name, "weights"), description=_with_notes("Losses and weights", notes))
 
 
 def show_health(recipe: Recipe, merged: MergedModel) -> None:
@@ -60,12 +67,13 @@ def show_health(recipe: Recipe, merged: MergedModel) -> None:
         {"part of the model": part} | {name: percent(health.relative_norm(name, *groups)) for name in health.candidates}
         for part, groups in band_groups(health.groups).items()
     ]
-    notes = [
+    notes = [f"Warning: {warning}" for warning in health.warnings]
+    notes += [
         f"{left} and {right}: cosine {cosine_text(cosine)}, sign conflicts {percent(conflicts)}"
         for left, right, cosine, conflicts in pairs_of(health)
     ]
-    description = "; ".join(["How far candidates moved from the base", *notes, *health.warnings])
-    create_table_artifact(rows, key=_key(recipe, "health"), description=description)
+    description = _with_notes("How far candidates moved from the base", notes)
+    create_table_artifact(rows, key=_key(recipe.name, "health"), description=description)
 
 
 def show_evaluations(recipe: Recipe, evaluations: Sequence[Evaluation]) -> None:
@@ -79,25 +87,49 @@ def show_evaluations(recipe: Recipe, evaluations: Sequence[Evaluation]) -> None:
         for row in summary
     ]
     if rows:
-        create_table_artifact(rows, key=_key(recipe, "evaluations"), description="Before and after")
+        create_table_artifact(rows, key=_key(recipe.name, "evaluations"), description="Before and after")
 
 
 def show_gate(recipe: Recipe, decision: GateDecision, page: str | None = None) -> None:
     """The gate's answer with a sentence per rule and, of a night that it stopped, where its page is.
 
-    A night that it stopped is renamed to say why: of all that a run has, the UI shows only its name at the top.
+    A night that it stopped is renamed to say why.
     """
     answer = "passed" if decision.passed else "rejected"
     lines = [f"# Gate: {answer}", "", *(f"- {reason}" for reason in decision.reasons)]
     lines += ["", f"The whole night on one page: `{page}`"] if page else []
     create_markdown_artifact(
         "\n".join(lines),
-        key=_key(recipe, "gate"),
+        key=_key(recipe.name, "gate"),
         description=f"The gate: {answer}: {decision.reasons[0]}" if decision.reasons else f"The gate: {answer}",
     )
     if not decision.passed:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(flow_run.id), name=f"refresh {recipe.name}: rejected: {decision.reasons[0]}")
+        _rename(UUID(this_run.id), f"refresh {recipe.name}: rejected: {decision.reasons[0]}")
+
+
+def name_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Let the name of a run that failed say in which step and why; a hook for `on_failure` of a flow.
+
+    Of several problems the first is named; the state's message and the log hold them all. A retry gives the run its
+    own name back.
+    """
+    # The state holds the very exception where the flow ran in this process, and hooks run there.
+    error: Any = state.result(raise_on_failure=False)
+    step = step_of(error) if isinstance(error, BaseException) else None
+    if isinstance(error, PreflightError):
+        others = len(error.problems) - 1
+        reason = f"{error.problems[0]} (and {others} more)" if others else error.problems[0]
+    else:
+        reason = str(error if isinstance(error, BaseException) else state.message)
+    failed = f"failed in {step}" if step else "failed"
+    _rename(flow_run.id, f"{flow_run.name}: {failed}: {shorten(reason, _MAX_REASON_CHARACTERS, placeholder=' ...')}")
+
+
+def show_question(name: str, question: str) -> str:
+    """What a person needs to know to approve a version of `name`; the key of the artifact that holds it."""
+    key = _key(name, "question")
+    create_markdown_artifact(question, key=key, description="What Resume asks")
+    return key
 
 
 def show_card(recipe: Recipe, release: Release) -> None:
@@ -113,7 +145,7 @@ def show_card(recipe: Recipe, release: Release) -> None:
     body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     page = registry.store.uri(f"{registry.version_path(release.version)}/report.html")
     body += f"\nWhat decided, and what changed, on one page: `{page}`\n"
-    create_markdown_artifact(body, key=_key(recipe, "card"), description=f"Model card of {release.version}")
+    create_markdown_artifact(body, key=_key(recipe.name, "card"), description=f"Model card of {release.version}")
 
 
 def _weight_row(name: str, weight: float, score: Score | None, trust: Trust) -> dict[str, Any]:
@@ -127,11 +159,21 @@ def _weight_row(name: str, weight: float, score: Score | None, trust: Trust) -> 
     return row
 
 
+def _with_notes(title: str, notes: Sequence[str]) -> str:
+    """The UI shows a description as Markdown; a list keeps every sentence on its own line."""
+    return "\n".join([title, "", *(f"- {note}" for note in notes if note)])
+
+
 def _number(value: float | None) -> str:
     """Equal digits in a column; the UI would show a lone dash as a bullet."""
     return "none" if value is None else f"{value:.4f}"
 
 
-def _key(recipe: Recipe, what: str) -> str:
+def _key(name: str, what: str) -> str:
     """Artifact keys may hold lower-case letters, digits and dashes only."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', recipe.name.lower()).strip('-')}-{what}"
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{what}"
+
+
+def _rename(run: UUID, name: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run, name=name)

@@ -12,6 +12,7 @@ from prefect.events import emit_event
 from prefect.states import Completed
 from pydantic import ValidationError
 
+from flows.artifacts import name_failure
 from flows.events import announce_failure
 from flows.refresh import DEFAULT_CACHE, refresh
 from tasks.errors import RecipeError
@@ -27,7 +28,7 @@ FAMILY_LABEL = "lm-cocktail.family"
     flow_run_name="{candidate} for {recipe.name}",
     persist_result=True,
     result_serializer="json",
-    on_failure=[announce_failure],
+    on_failure=[announce_failure, name_failure],
 )
 def candidate_ready(
     recipe: Recipe,

@@ -86,7 +86,9 @@ def prepare(
     if output is not None:
         # Merging checks this, too, but perhaps hours of scoring later.
         FolderStore(check_output(output).parent).check_writable()
-    unpublished = recipe.model_copy(update={"publish": None})
+    # All of it on this machine, whatever a night shares with others.
+    alone = {"runner": "threads", "merge": recipe.merge.model_copy(update={"split": False})}
+    unpublished = recipe.model_copy(update={"publish": None, **alone})
     planned = plan_refresh(unpublished, cache, output, merges=output is not None)
     if output is not None or mixes(unpublished):
         # First and alone: it is often a candidate, too, and then already here.

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from prefect.futures import PrefectFuture, PrefectTaskRunFuture
@@ -32,14 +32,25 @@ def living_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray_api().nodes() if node["Alive"]]
 
 
+class Needs(NamedTuple):
+    """What a task asks a node for, and what to do where that cannot be had or does not suffice."""
+
+    cpus: int
+    gpus: int
+    if_it_dies: str = (
+        "if memory ran out, lower score.batch_tokens, and if the time limit passed, raise score.timeout_seconds"
+    )
+    if_there_is_none: str = "start such a node, or change score.devices"
+
+
 class NodeFuture(PrefectTaskRunFuture[Any]):
     """A task run on the cluster and, where its process or its node dies, the one that is submitted in its place.
 
     Prefect's retries run in the process that died, so they cannot help there.
     """
 
-    def __init__(self, name: str, submit: Callable[[], Any], n_gpus: int, siblings: Sequence["NodeFuture"]):
-        self._name, self._submit, self._n_gpus, self._siblings = name, submit, n_gpus, siblings
+    def __init__(self, name: str, submit: Callable[[], Any], needs: Needs, siblings: Sequence["NodeFuture"]):
+        self._name, self._submit, self._needs, self._siblings = name, submit, needs, siblings
         self._run = submit()
         self._attempts = 1
         self._error: DeviceError | None = None
@@ -101,8 +112,7 @@ class NodeFuture(PrefectTaskRunFuture[Any]):
             self._give_up(
                 WorkerDiedError(
                     f"{self._name}: its process on the cluster died {MOST_ATTEMPTS} times, the last time with "
-                    f"{type(error).__name__}; if memory ran out, lower score.batch_tokens, and if the time limit "
-                    "passed, raise score.timeout_seconds; Ray's logs on the node say which"
+                    f"{type(error).__name__}; {self._needs.if_it_dies}; Ray's logs on the node say why"
                 )
             )
             return
@@ -121,7 +131,7 @@ class NodeFuture(PrefectTaskRunFuture[Any]):
             ray.cancel(self._run.wrapped_future, force=True)
 
     def _has_home(self) -> bool:
-        needed = {"CPU": 1, "GPU": self._n_gpus}
+        needed = {"CPU": self._needs.cpus, "GPU": self._needs.gpus}
         return any(all(node.get(kind, 0) >= n for kind, n in needed.items()) for node in living_nodes())
 
     def _be_homeless(self) -> None:
@@ -129,8 +139,8 @@ class NodeFuture(PrefectTaskRunFuture[Any]):
         self.cancel()
         self._give_up(
             DeviceError(
-                f"{self._name}: for {_PATIENCE_SECONDS:g} s no node of the Ray cluster has had 1 CPU and "
-                f"{self._n_gpus} GPUs; start such a node, or change score.devices"
+                f"{self._name}: for {_PATIENCE_SECONDS:g} s no node of the Ray cluster has had "
+                f"{self._needs.cpus} CPU and {self._needs.gpus} GPUs; {self._needs.if_there_is_none}"
             )
         )
 

@@ -14,6 +14,7 @@ from tasks.cache import ResultCache, open_cache
 from tasks.device_names import is_gpu, parts_of
 from tasks.download.candidate import download_checkpoint
 from tasks.errors import InputError
+from tasks.merge.shards import MergeRequest
 from tasks.mixtures.mixing import Mixing
 from tasks.records import Checkpoint, ExampleSet
 from tasks.references import local_path
@@ -88,6 +89,8 @@ def _uris(value: object) -> list[str]:
             return [part.uri for part in value.parts]
         case ExampleSet():
             return [value.uri]
+        case MergeRequest():
+            return [uri for model in value.models for uri in _uris(model)]
         case Mixing():
             parts = (value.base, *value.candidates, value.examples, value.general_examples)
             return [uri for part in parts for uri in _uris(part)]

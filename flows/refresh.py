@@ -11,7 +11,7 @@ from prefect import flow, unmapped
 from prefect.client.schemas.objects import State
 
 from flows.approval import request_approval
-from flows.artifacts import show_evaluations, show_gate, show_health, show_plan, show_weights
+from flows.artifacts import name_failure, show_evaluations, show_gate, show_health, show_plan, show_weights
 from flows.comparing import (
     evaluation_pairs,
     in_recipe_order,
@@ -30,18 +30,17 @@ from flows.run import (
     StepClock,
     catch_up,
     check_destination,
-    clear_work,
     keep_scored,
     report_of,
     settings_of,
     settle_candidates,
-    work_folder,
 )
 from flows.runners import runner_of
+from flows.split_merge import bring_models, clear_place, merge_place, merge_split
 from tasks.cache import open_cache
-from tasks.download.task import download
 from tasks.evaluate.task import check, evaluate
-from tasks.faces import outcomes
+from tasks.faces import outcomes, settled
+from tasks.forms import OptionalFile
 from tasks.gate.task import gate
 from tasks.merge.task import merge
 from tasks.plan.task import plan
@@ -59,7 +58,7 @@ DEFAULT_CACHE = CacheSettings()
     flow_run_name="refresh {recipe.name}",
     persist_result=True,
     result_serializer="json",
-    on_failure=[announce_failure],
+    on_failure=[announce_failure, name_failure],
 )
 @with_connections
 def refresh(
@@ -67,7 +66,7 @@ def refresh(
     force: bool = False,
     dry_run: bool = False,
     cache: CacheSettings = DEFAULT_CACHE,
-    page: str | None = None,
+    page: OptionalFile = None,
 ) -> State[dict[str, Any]]:
     """Merge the recipe's candidates into one model and release it if the gate lets it pass.
 
@@ -76,7 +75,8 @@ def refresh(
         force: Do the work even if the same inputs were decided before.
         dry_run: Stop before publishing; nothing is written to a destination.
         cache: Where results and downloads are kept between runs.
-        page: A file on this machine that a dry run's page is written to; other nights keep theirs at the destination.
+        page: A file on the machine that runs this, for the page of a dry run; other nights keep theirs at the
+            destination.
     """
     let_steps_speak()
     clock, common = StepClock(), unmapped(cache)
@@ -89,13 +89,13 @@ def refresh(
             catch_up(recipe, open_cache(cache))
             announce_unchanged(recipe, decided)
             request_approval(recipe, decided.version, planned.champion_version)
-        clear_work(open_cache(cache), planned)
+        clear_place(recipe, planned, cache)
         return end(decided)
 
     with clock.step("download"):
-        base = download(planned.base, cache)
+        (base,) = settled(bring_models(recipe, [planned.base], cache))
         # Not waited for: a candidate is scored as soon as it is here, while the next one comes.
-        downloads = download.map(planned.candidates, common)
+        downloads = bring_models(recipe, planned.candidates, cache)
 
     model_type, precision = unmapped(recipe.model_type), unmapped(recipe.score)
     with runner_of(recipe, planned):
@@ -113,16 +113,18 @@ def refresh(
             if not dry_run:
                 announce_weights(recipe, weights)
 
-    with work_folder(open_cache(cache), planned) as work:
+    with merge_place(recipe, planned, cache) as place:
         with clock.step("merge"):
-            goal, has_base = str(work / "merged"), recipe.base is not None
-            merged = merge(base, candidates, weights, recipe.merge, chosen, goal, has_base)
+            if recipe.merge.split:
+                merged = merge_split(recipe, planned, base, candidates, weights, place, cache)
+            else:
+                merged = merge(base, candidates, weights, recipe.merge, chosen, place, recipe.base is not None)
             show_health(recipe, merged)
 
         with clock.step("evaluate"), runner_of(recipe, planned):
             sanity = check.submit(merged.checkpoint, base, recipe.model_type, recipe.score, cache).result()
             stored = stored_evaluations(recipe, planned)
-            rivals = download.map(rivals_to_measure(recipe, planned, stored), common).result()
+            rivals = settled(bring_models(recipe, rivals_to_measure(recipe, planned, stored), cache))
             models = [merged.checkpoint, base, *rivals, *candidates] if is_sane(sanity) else []
             pairs = evaluation_pairs(recipe, planned.evaluation_data, models, stored)
             measured = evaluate.map(*pairs, model_type, precision, common).result()

@@ -3,10 +3,10 @@
     with runner_of(recipe, planned):
         scoring = score.map(downloads, ...)          # the same line for both
 
-What needs a device (`score`, `evaluate`, `check`, and `weigh` where it measures mixtures) goes to the cluster;
-everything else stays in this process. On Ray a device is leased by asking for `num_gpus`, and the step runs in the
-process that Ray starts for it. Processes with a GPU serve one task: CUDA keeps the devices that it first saw.
-Those without are used again, so that they import torch once.
+What needs a device (`score`, `evaluate`, `check`, and `weigh` where it measures mixtures) goes to the cluster, and so
+does each file of a merge that nodes share; everything else stays in this process. On Ray a device is leased by asking
+for `num_gpus`, and the step runs in the process that Ray starts for it. Processes with a GPU serve one task: CUDA keeps
+the devices that it first saw. Those without are used again, so that they import torch once.
 """
 
 import copy
@@ -24,7 +24,7 @@ from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
-from flows.node_futures import FailedBefore, NodeFuture, living_nodes, ray_api
+from flows.node_futures import FailedBefore, Needs, NodeFuture, living_nodes, ray_api
 from flows.nodes import gpus_per_task, on_node
 from tasks.devices import open_devices
 from tasks.errors import DeviceError, RecipeError
@@ -36,7 +36,15 @@ from tasks.records import Checkpoint
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
-_ON_NODES = ("score", "evaluate", "check")
+_ON_DEVICES = ("score", "evaluate", "check")
+_MERGES = "merge shard"
+# More threads than these merge no faster from memory, and over a network they wait.
+_MERGE_CPUS = 4
+_IF_A_MERGE_DIES = (
+    "if memory ran out, start Ray on the nodes with fewer CPUs (--num-cpus), so that each merges fewer files at once, "
+    "and run again: files that are stored are not merged again"
+)
+_IF_NO_NODE_MERGES = "start such a node and run again: files that are stored are not merged again"
 
 
 @contextmanager
@@ -70,7 +78,7 @@ class NodeRunner(TaskRunner[PrefectFuture[Any]]):
         self._recipe, self._planned, self._here = recipe, planned, here
         self._known = {model.digest: model for model in (planned.base, *planned.candidates, *planned.rivals)}
         self._ray = _open_runner()
-        self._n_gpus = 0
+        self._n_gpus, self._merge_cpus = 0, 1
         self._futures: list[NodeFuture] = []
 
     def duplicate(self) -> "NodeRunner":
@@ -85,25 +93,31 @@ class NodeRunner(TaskRunner[PrefectFuture[Any]]):
         dependencies: dict[str, set[RunInput]] | None = None,
     ) -> PrefectFuture[Any]:
         """Start a task where it belongs. Waits for what its arguments still wait for, such as a download."""
-        if task.name not in _ON_NODES and parameters.get("mixing") is None:
+        if (needs := self._needs(task.name, parameters)) is None:
             return self._here.submit(task, parameters, wait_for, dependencies)
         try:
             given = {name: self._as_planned(_settled(value)) for name, value in parameters.items()}
         except Exception as error:
             return FailedBefore(error)
         there = copy.copy(task)
-        there.fn = on_node(task.fn, self._recipe.connections, self._n_gpus)
+        there.fn = on_node(task.fn, self._recipe.connections, needs.gpus)
         future = NodeFuture(
-            task.name, lambda: self._submit_once(there, given, wait_for, dependencies), self._n_gpus, self._futures
+            task.name, lambda: self._submit_once(needs, there, given, wait_for, dependencies), needs, self._futures
         )
         self._futures.append(future)
         return future
 
-    def _submit_once(self, *what: Any) -> Any:
+    def _needs(self, name: str, parameters: dict[str, Any]) -> Needs | None:
+        """What a task asks a node for; None for one that stays in this process."""
+        if name == _MERGES:
+            return Needs(self._merge_cpus, 0, _IF_A_MERGE_DIES, _IF_NO_NODE_MERGES)
+        return Needs(1, self._n_gpus) if name in _ON_DEVICES or parameters.get("mixing") is not None else None
+
+    def _submit_once(self, needs: Needs, *what: Any) -> Any:
         from prefect_ray.context import remote_options  # pyright: ignore[reportMissingImports]
 
         # Ray's own retries would run the task again under a task run that Prefect believes to be running.
-        with remote_options(num_cpus=1, num_gpus=self._n_gpus, max_retries=0, max_calls=1 if self._n_gpus else 0):
+        with remote_options(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0, max_calls=1 if needs.gpus else 0):
             return self._ray.submit(*what)
 
     def _as_planned(self, value: Any) -> Any:
@@ -126,6 +140,8 @@ class NodeRunner(TaskRunner[PrefectFuture[Any]]):
                 f"runner: ray: the cluster {address or 'of this machine'} cannot be used: {error}; "
                 "RAY_ADDRESS says where it is, and its Ray and Python must be of the same version as ours"
             ) from error
+        most_cpus = max((int(node.get("CPU", 0)) for node in living_nodes()), default=1)
+        self._merge_cpus = max(1, min(_MERGE_CPUS, most_cpus))
         self._n_gpus = gpus_per_task(self._recipe.score.devices, ray_api().cluster_resources().get("GPU", 0))
         logger.info("on the Ray cluster with %d nodes, %d GPUs for each task", len(living_nodes()), self._n_gpus)
         return self

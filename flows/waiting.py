@@ -64,26 +64,46 @@ def read_compared(waiting: Waiting) -> AliasState | None:
     return state
 
 
+def ask_briefly(waiting: Waiting, hours: float, artifact: str) -> str:
+    """The question for the form, as Markdown: short, since the form shows some ten lines and scrolls the rest.
+
+    Args:
+        waiting: What waits.
+        hours: How long there is to answer.
+        artifact: Key of the artifact that holds what `describe_waiting` says.
+    """
+    passed = len(waiting.registry.read_manifest(waiting.version)["gate"]["reasons"])
+    rules = "1 rule" if passed == 1 else f"{passed} rules"
+    return "\n\n".join([
+        _question(waiting),
+        f"The gate let it pass ({rules}). What was measured, and more, is in this run's artifact `{artifact}`.",
+        f"Without an answer within {hours:g} hours this run fails, and the version waits on.",
+    ])  # fmt: skip
+
+
 def describe_waiting(waiting: Waiting, hours: float) -> str:
-    """What a person needs to know to answer, as Markdown."""
-    registry, version = waiting.registry, waiting.version
-    manifest = registry.read_manifest(version)
-    live = f"points at `{waiting.compared_with}`" if waiting.compared_with else "points at nothing yet"
-    parts = [f"**Shall `{version}` of `{registry.location}` go live?** `{waiting.alias}` {live}."]
+    """All that a person needs to know to answer, as Markdown."""
+    registry = waiting.registry
+    manifest = registry.read_manifest(waiting.version)
+    parts = [_question(waiting)]
     if rows := [_evaluation_row(row) for row in manifest["evaluation"]]:
         parts.append(render_table(("task", "metric", "this version", "live", "base"), rows))
     if rows := [_model_row(model) for model in manifest["models"]]:
         parts.append(render_table(("model", "weight", "loss"), rows))
     parts.append("\n".join(f"- {reason}" for reason in manifest["gate"]["reasons"]))
     if REPORT_FILE in manifest["files"]:
-        parts.append(
-            f"All of it on one page: `{registry.store.uri(f'{registry.version_path(version)}/{REPORT_FILE}')}`"
-        )
+        report = registry.store.uri(f"{registry.version_path(waiting.version)}/{REPORT_FILE}")
+        parts.append(f"All of it on one page: `{report}`")
     parts.append(
-        f"Without an answer within {hours:g} hours this run fails, and the version waits on: `{waiting.by_hand}`. A no "
-        "keeps this model from going live, and from being asked about again, until `cocktail unblock`."
+        f"Without an answer within {hours:g} hours this run fails, and the version waits on: `{waiting.by_hand}`. A "
+        "refusal keeps this model from going live, and from being asked about again, until `cocktail unblock`."
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _question(waiting: Waiting) -> str:
+    live = f"points at `{waiting.compared_with}`" if waiting.compared_with else "points at nothing yet"
+    return f"**Shall `{waiting.version}` of `{waiting.registry.location}` go live?** `{waiting.alias}` {live}."
 
 
 def _evaluation_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -53,6 +53,11 @@ def is_other_weight_file(path: str) -> bool:
     return path.endswith(_OTHER_WEIGHTS)
 
 
+def is_safetensors(path: str) -> bool:
+    """Whether a file holds tensors that can be merged."""
+    return path.endswith(".safetensors")
+
+
 def is_weight_file(path: str) -> bool:
     """Whether a model file holds tensors or says which file holds them."""
     return path.endswith((".safetensors", ".safetensors.index.json"))

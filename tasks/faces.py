@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import PrefectFutureList
+from prefect.futures import PrefectFuture
 
 from tasks.errors import is_transient
 
@@ -31,12 +31,17 @@ def is_transient_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) 
     return False
 
 
-def outcomes(futures: PrefectFutureList[Any] | None) -> list[Any]:
+def outcomes(futures: Sequence[Any] | None) -> list[Any]:
     """Wait for mapped task runs; each one's result, or the error it ended with after its retries.
 
-    Without any futures an empty list, as of a step that a recipe does not need.
+    Without any futures an empty list, as of a step that a recipe does not need; what is no future is given back.
     """
-    return [future.result(raise_on_failure=False) for future in futures or ()]
+    return [each.result(raise_on_failure=False) if isinstance(each, PrefectFuture) else each for each in futures or ()]
+
+
+def settled(futures: Sequence[Any]) -> list[Any]:
+    """Wait for mapped task runs; their results, or the first one's error. What is no future is given back."""
+    return [each.result() if isinstance(each, PrefectFuture) else each for each in futures]
 
 
 RETRIED: dict[str, Any] = {
@@ -53,8 +58,9 @@ RETRIED: dict[str, Any] = {
 def progress_in_ui(label: str) -> Generator[ReportProgress]:
     """A callback `(done, total)` that shows as a progress bar at the task run and, on long work, in the log.
 
-    The bar is made at the first report: a task that the cache answers makes none. It must be called in the thread of
-    the task run, or in one with a copy of its context, by one thread at a time.
+    The bar is made at the first report of work that is not done yet: a task that the cache answers makes none, nor does
+    one that has only its end to report. It must be called in the thread of the task run, or in one with a copy of its
+    context, by one thread at a time.
     """
     bar = _ProgressBar(label)
     yield bar.report
@@ -71,11 +77,15 @@ class _ProgressBar:
 
     def report(self, done: int, total: int) -> None:
         """Take note of how much is done."""
+        if done >= total:
+            # The bar is filled when the task ends, and the step's own line in the log says that it is done.
+            return
         now = time.monotonic()
-        percent = 100.0 * done / total if total else 100.0
+        percent = 100.0 * done / total
         if now - self._shown >= _ARTIFACT_SECONDS:
             self._shown = now
-            self._show(percent)
+            # The UI writes all the digits that it gets.
+            self._show(round(percent))
         if now - self._logged >= _LOG_SECONDS:
             self._logged = now
             logger.info("%s: %.0f %%", self._label, percent)

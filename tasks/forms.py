@@ -6,7 +6,14 @@ also what stands under `patternProperties`. The form has no input for it and sub
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
+
+OptionalFile = Annotated[
+    str | None, WithJsonSchema({"anyOf": [{"type": "string", "title": "file"}, {"type": "null", "title": "left out"}]})
+]
+"""A flow's own parameter, which stands in no section whose schema `arrange_form` could arrange."""
 
 PINNED: dict[str, Any] = {"writtenByLockFiles": True}
 """`json_schema_extra` of a key that lock files write: checked wherever it stands, but nobody is asked for it."""

@@ -94,6 +94,7 @@ class Recipe(Section):
             *strategy_problems(self.candidates, self.weigh, self.merge),
             *method_problems(self.base, self.candidates, self.weigh, self.merge),
             *_gate_problems(self),
+            *_split_problems(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -127,6 +128,18 @@ def _name_problems(recipe: Recipe) -> Iterator[str]:
     task_counts = Counter(task.name for task in recipe.evaluate)
     for name in (name for name, count in task_counts.items() if count > 1):
         yield f"evaluate: the name {name!r} is used {task_counts[name]} times; gate rules need one name each"
+
+
+def _split_problems(recipe: Recipe) -> Iterator[str]:
+    if not recipe.merge.split:
+        return
+    if recipe.runner != "ray":
+        yield f"merge.split: nodes of a cluster share the merge, and runner is {recipe.runner}; write runner: ray"
+    if recipe.merge.device != "cpu":
+        yield (
+            f"merge.split: nodes merge on their processors, and merge.device is {recipe.merge.device}; leave one of "
+            "them out"
+        )
 
 
 def _weigh_problems(recipe: Recipe) -> Iterator[str]:

@@ -54,7 +54,7 @@ def resumable(goal: Path, key: str, *, wait: bool = True) -> Generator[Path]:
         try:
             yield draft
         except BaseException as error:
-            _leave(draft, is_kept=_may_be_mended(error))
+            _leave(draft, is_kept=may_be_mended(error))
             raise
         _leave(draft, is_kept=False)
 
@@ -104,7 +104,7 @@ def _is_locked(draft: Path, wait: bool, owned: ExitStack) -> bool:
     return True
 
 
-def _may_be_mended(error: BaseException) -> bool:
+def may_be_mended(error: BaseException) -> bool:
     """Whether doing the same again may succeed; what is no Exception is a signal from outside."""
     return not isinstance(error, Exception) or isinstance(error, _MENDABLE) or isinstance(error.__cause__, OSError)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.forms import PINNED, arrange_form
+from tasks.forms import PINNED, RARE, arrange_form
 from tasks.values import MethodName, Name, ReferenceText, SettingValue, Size
 
 TensorDtype = Literal["float32", "float16", "bfloat16"]
@@ -133,6 +133,13 @@ class MergeSettings(Section):
         description="cpu; cuda:0 or another GPU; auto: a free GPU where there is one. Files are streamed from disk to "
         "disk, so that a GPU rarely gains anything, and its numbers may differ in the last bit. The CPU merges what a "
         "GPU cannot: other methods than linear, task_arithmetic and passthrough.",
+    )
+    split: bool = Field(
+        default=False,
+        description="With runner: ray: the cluster's nodes merge one output file each, from ranges of the models where "
+        "they are, so that no machine needs room for a whole model. The cache must be on S3 or on storage that all "
+        "nodes see.",
+        json_schema_extra=RARE,
     )
     parameters: dict[str, SettingValue] = Field(
         default={},

@@ -37,6 +37,19 @@ settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
 
+# Servers that take seconds to start: all tests of one run in one of the test processes, which starts it once.
+_ONE_PROCESS = {"prefect_server": "prefect", "site": "deployments", "mlflow_server": "mlflow"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests by the server that they need, directly or through another fixture."""
+    for item in items:
+        groups = [group for fixture, group in _ONE_PROCESS.items() if fixture in getattr(item, "fixturenames", ())]
+        if groups and not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(groups[0]))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Generator["S3Server"]:
     """S3 on loopback, one for all tests of this process; tests take `s3`."""
@@ -75,7 +88,7 @@ def hub(hub_server: "HubServer", monkeypatch: pytest.MonkeyPatch) -> "HubServer"
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """`host:port` of a real MLflow server; tests of it share one worker, `xdist_group("mlflow")`."""
+    """`host:port` of a real MLflow server."""
     from mlflow_server import running_mlflow
 
     with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
@@ -84,7 +97,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Generator["Site"]:
-    """A real Prefect server with a worker; tests of it share one test process, `xdist_group("deployments")`."""
+    """A real Prefect server with a worker."""
     from prefect_site import running_site
 
     with running_site(tmp_path_factory.mktemp("site")) as site:

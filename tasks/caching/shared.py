@@ -13,7 +13,6 @@ and numbers are in it, no credentials; it is read and written as who the run is 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +26,8 @@ from tasks.digests import canonical_json, hash_bytes
 from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.remote.s3 import parse_s3
-from tasks.stores.progress import UploadProgress
-from tasks.stores.s3.multipart import WORKERS, upload_large
 from tasks.stores.s3.objects import S3Objects, Stored
+from tasks.stores.s3.upload import upload_file
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,6 @@ Result = TypeVar("Result")
 _MARK = "cache.json"
 _ABOUT = canonical_json({"about": "shared cache of lm-cocktail-flows", "schema_version": 1}).encode()
 _PAGE_SIZE = 1000
-_PART_BYTES = 8 * 2**20
 _PUT_ATTEMPTS = 3
 _PAUSE_SECONDS = 600.0
 _LOOK_SECONDS = 6 * 3600.0
@@ -187,14 +184,5 @@ def _write_again(objects: S3Objects, path: str, found: Stored) -> None:
 
 def _send_file(objects: S3Objects, source: Path, digest: FileDigest) -> None:
     path = f"{FILES}/{digest.sha256}"
-    if objects.find(path) == digest:
-        return
-    if digest.size < _PART_BYTES:
-        try:
-            objects.put(path, source.read_bytes(), digest)
-        except OSError as error:
-            raise StoreError(f"{source}: cannot be read: {error}") from error
-        return
-    progress = UploadProgress(objects.uri(path), digest.size)
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="share") as pool:
-        upload_large(objects, path, source, digest, _PART_BYTES, pool, progress)
+    if objects.find(path) != digest:
+        upload_file(objects, path, source, digest)

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.checkpoint import describe_folder
-from tasks.depth import depth_of
 from tasks.errors import CheckpointError
 from tasks.layered import Setting
 from tasks.merge.device import computing_device, place_on
 from tasks.merge.health import HealthMode, measure_health
-from tasks.merge.inputs import Choice, choose, formula_maker, leave_out_zeros
-from tasks.merge.job import Job, Output, count_bytes_read, plan_parts
+from tasks.merge.inputs import Choice, choose
+from tasks.merge.job import count_bytes_read, plan_parts
 from tasks.merge.layout import plan_layout
-from tasks.merge.opening import OpenModels, open_models
+from tasks.merge.opening import make_job, open_models
 from tasks.merge.outputs import write_outputs
 from tasks.merge.resume import find_merged, merge_key, note_merged
 from tasks.merge_records import MergedModel
 from tasks.processor import has_fma
 from tasks.records import Checkpoint
-from tasks.tensors import FLOAT_DTYPES
 from tasks.tokens.rows import EmbeddingsRule
 
 logger = logging.getLogger(__name__)
@@ -205,7 +203,7 @@ def _merge(
         )
     models = open_models(base, candidates, form.template, form.embeddings)
     layout = plan_layout(models.views, form.dtype, form.max_shard_bytes)
-    job = _make_job(models, choices, places)
+    job = make_job(models, choices, places)
     tensors = [tensor for file in layout.files for tensor in file.tensors]
     if form.device is not None:
         job = place_on(form.device, job, tensors)
@@ -232,16 +230,3 @@ def _merge(
         )
         for place, each in zip(places, written, strict=True)
     ]
-
-
-def _make_job(models: OpenModels, choices: Sequence[Choice], places: Sequence[Path]) -> Job:
-    """The job with what counts in any of the outputs; each output's formulas get what counts in it."""
-    depths = depth_of(name for name, view in models.views.items() if view.dtype in FLOAT_DTYPES)
-    choices = [leave_out_zeros(choice, depths) for choice in choices]
-    counted = [each for each in models.candidates if any(each.name in choice.candidates for choice in choices)]
-    index_of = {each.name: index for index, each in enumerate(counted)}
-    outputs = [
-        Output(place, formula_maker(choice, depths), tuple(index_of[name] for name in choice.candidates))
-        for choice, place in zip(choices, places, strict=True)
-    ]
-    return Job(models.base, counted, outputs, reads_base=choices[0].reads_base)

@@ -8,22 +8,28 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from tasks.checkpoint import read_config, read_tensor_views
+from tasks.depth import depth_of
 from tasks.errors import CheckpointError
 from tasks.lora.adapter import read_adapter
+from tasks.merge.by_range import Ranges, RangeSource
 from tasks.merge.checks import check_mergeable
+from tasks.merge.inputs import Choice, formula_maker, leave_out_zeros
+from tasks.merge.job import Job, Output
 from tasks.merge.lora import LoraSource
 from tasks.merge.sources import FileSource, TensorSource
 from tasks.merge.vocabulary import Mapped, Tokenized, map_by_token
 from tasks.records import Checkpoint
-from tasks.tensors import TensorView
+from tasks.tensors import FLOAT_DTYPES, TensorView
 from tasks.tokens.rows import EmbeddingsRule, find_vocabulary_tensors
 from tasks.tokens.vocabularies import TOKENIZER_FILE, extend_tokenizer, read_vocabulary
 
 logger = logging.getLogger(__name__)
 
 _Views = Mapping[Path, Mapping[str, TensorView]]
+_NO_RANGES: Mapping[Path, Ranges] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,11 @@ class OpenModels:
 
 
 def open_models(
-    base: Checkpoint, candidates: Sequence[Checkpoint], template: Checkpoint, embeddings: EmbeddingsRule | None = None
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    template: Checkpoint,
+    embeddings: EmbeddingsRule | None = None,
+    ranges: Mapping[Path, Ranges] = _NO_RANGES,
 ) -> OpenModels:
     """Open all models of a merge and check that they belong together.
 
@@ -51,6 +61,7 @@ def open_models(
         candidates: What is merged; adapters are added to their models while these are read.
         template: Where files without tensors come from.
         embeddings: How rows of tokens are merged; None: all models have the same tokens in the same rows.
+        ranges: Folder of a model whose weights are elsewhere to what reads them; see `tasks.merge.by_range`.
 
     Raises:
         ValueError: with `embeddings`, the template is not the base.
@@ -67,7 +78,7 @@ def open_models(
     own = views[base.folder]
     tensors = find_vocabulary_tensors(own, read_config(base.folder)) if embeddings is not None else []
     check_mergeable(base, [*candidates, template], views, tensors)
-    sources = [_open_model(model, views) for model in models]
+    sources = [_open_model(model, views, ranges) for model in models]
     if embeddings is None:
         return OpenModels(sources[0], tuple(sources[1:]), own)
     mapped = _look_up_by_token(embeddings, models, sources, tensors)
@@ -76,11 +87,31 @@ def open_models(
     return OpenModels(mapped.base, mapped.candidates, mapped.tokens.output_views(own), changed, len(new))
 
 
-def _open_model(model: Checkpoint, views: _Views) -> TensorSource:
-    files = FileSource(model.name, views[model.folder])
+def make_job(models: OpenModels, choices: Sequence[Choice], places: Sequence[Path]) -> Job:
+    """The job with what counts in any of the outputs; each output's formulas get what counts in it.
+
+    Args:
+        models: What is merged.
+        choices: Of each output; they differ in their weights only.
+        places: Folder of each output.
+    """
+    depths = depth_of(name for name, view in models.views.items() if view.dtype in FLOAT_DTYPES)
+    choices = [leave_out_zeros(choice, depths) for choice in choices]
+    counted = [each for each in models.candidates if any(each.name in choice.candidates for choice in choices)]
+    index_of = {each.name: index for index, each in enumerate(counted)}
+    outputs = [
+        Output(place, formula_maker(choice, depths), tuple(index_of[name] for name in choice.candidates))
+        for choice, place in zip(choices, places, strict=True)
+    ]
+    return Job(models.base, counted, outputs, reads_base=choices[0].reads_base)
+
+
+def _open_model(model: Checkpoint, views: _Views, ranges: Mapping[Path, Ranges]) -> TensorSource:
+    read, own = ranges.get(model.folder), views[model.folder]
+    files = RangeSource(model.name, own, model.folder, read) if read else FileSource(model.name, own)
     if model.adapter is None:
         return files
-    return LoraSource(model.name, files, read_adapter(model.adapter.folder, files.tensors))
+    return LoraSource(model.name, files, read_adapter(model.adapter.folder, own))
 
 
 def _look_up_by_token(

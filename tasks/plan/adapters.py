@@ -17,13 +17,13 @@ from tasks.parallel import call_all
 from tasks.plan.ancestry import is_finite
 from tasks.plan.findings import Findings
 from tasks.plan.resolve import ResolvedModel, check_pin
-from tasks.plan.sketch import open_sketch
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint
 from tasks.references import Place, canonical, parse_reference
 from tasks.settings import CandidateSettings
 from tasks.sources.fetch import fetch_files, known_digest
 from tasks.sources.open import open_source
+from tasks.sources.sketch import open_sketch
 from tasks.tensors import TensorView
 
 _SMALL_BYTES = 1_000_000_000
@@ -53,7 +53,7 @@ def open_adapters(recipe: Recipe, cache: ResultCache) -> dict[str, OpenedAdapter
 
     def open_adapter(reference: str) -> OpenedAdapter:
         resolved = resolve_adapter(reference, cache)
-        folder, sketch = open_sketch(resolved, cache)
+        folder, sketch = open_sketch(resolved.checkpoint, resolved.source, resolved.fetched, cache)
         return OpenedAdapter(resolved.checkpoint, folder, sketch is None)
 
     return dict(zip(references, call_all(open_adapter, references), strict=True))

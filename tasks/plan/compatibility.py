@@ -12,9 +12,9 @@ from tasks.plan.adapters import OpenedAdapter
 from tasks.plan.configuration import architecture_problem, compare_configs, have_one_architecture
 from tasks.plan.findings import Findings
 from tasks.plan.modules import compare_modules
-from tasks.plan.sketch import Sketch
 from tasks.plan.vocabulary import compare_tokenizers
 from tasks.records import Checkpoint
+from tasks.sources.sketch import Sketch
 from tasks.tensors import TensorView
 
 

@@ -17,7 +17,7 @@ from tasks.plan.ancestry import (
 )
 from tasks.plan.compatibility import ModelHeaders
 from tasks.plan.findings import Findings
-from tasks.plan.sketch import FileRange
+from tasks.sources.sketch import FileRange
 from tasks.tensors import TensorView
 
 MEASURE_VERSION = 1

@@ -71,14 +71,15 @@ def plan_refresh(recipe: Recipe, cache: ResultCache, work_folder: Path | None = 
         found.extend(_check_chats(survey))
     bytes_to_write, bytes_to_download = (
         _bytes_to_write(recipe, survey),
-        _bytes_to_download(survey, releases, cache),
+        # Nodes read what they need where it is.
+        0 if recipe.merge.split else _bytes_to_download(survey, releases, cache),
     )
     found.problems += _device_problems(recipe)
     if merges:
         found.extend(_check_places(recipe, work_folder))
     found.problems += space_problems(work_folder, [
         *([(str(cache.folder.absolute()), bytes_to_download)] if bytes_to_download else []),
-        *((place, bytes_to_write) for place in _places(recipe, work_folder) if merges),
+        *((place, bytes_to_write) for place in _places(recipe, work_folder, cache) if merges),
     ])  # fmt: skip
     for warning in found.warnings:
         logger.warning("plan: %s", warning)
@@ -177,9 +178,9 @@ def _bytes_to_download(survey: Survey, releases: _Releases, cache: ResultCache) 
 
 
 def _device_problems(recipe: Recipe) -> list[str]:
-    """Say which named devices are not here; what `auto` finds will do."""
+    """Say which named devices are not here; what `auto` finds will do, and a cluster has devices of its own."""
     named: dict[str, list[str]] = {}
-    if recipe.score.devices != "auto" and (recipe.needs_examples or recipe.evaluate):
+    if recipe.runner == "threads" and recipe.score.devices != "auto" and (recipe.needs_examples or recipe.evaluate):
         named["score.devices"] = recipe.score.devices
     if recipe.merge.device not in ("cpu", "auto"):
         named["merge.device"] = [recipe.merge.device]
@@ -209,6 +210,8 @@ def _check_places(recipe: Recipe, work_folder: Path) -> Findings:
     return found
 
 
-def _places(recipe: Recipe, work_folder: Path) -> list[str]:
+def _places(recipe: Recipe, work_folder: Path, cache: ResultCache) -> list[str]:
     """Where the merged model is written: to the work folder, and from there to each destination."""
-    return [str(work_folder.absolute()), *(recipe.publish.to if recipe.publish else [])]
+    # Nodes that share a merge write to where machines share the cache, if they do.
+    work = [] if recipe.merge.split and cache.shared else [str(work_folder.absolute())]
+    return [*work, *(recipe.publish.to if recipe.publish else [])]

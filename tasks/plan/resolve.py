@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.cache import ResultCache
-from tasks.checkpoint import CONFIG_FILE, describe_folder, is_model_file, list_model_files
+from tasks.checkpoint import CONFIG_FILE, describe_folder, is_model_file, is_safetensors, list_model_files
 from tasks.errors import CheckpointError, NotFoundError, StoreError
 from tasks.licences import CARD_FILE, read_licence, read_licence_text
 from tasks.messages import list_some
-from tasks.plan.weights import Weights, choose_weights, is_safetensors, pickles_problem
+from tasks.plan.weights import Weights, choose_weights, pickles_problem
 from tasks.records import Checkpoint
 from tasks.references import Place, parse_reference
 from tasks.registry.address import split_destination

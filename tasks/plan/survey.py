@@ -16,12 +16,12 @@ from tasks.plan.descent import judge_ancestry, measure_descent
 from tasks.plan.findings import Findings
 from tasks.plan.left_out import remaining_problems
 from tasks.plan.resolve import check_pin, resolve_model
-from tasks.plan.sketch import open_sketch
 from tasks.plan.tokens import TokenRows, any_rows, open_token_rows
 from tasks.recipe import Recipe
 from tasks.references import Place, canonical, parse_reference
 from tasks.registry.address import split_destination
 from tasks.settings import CandidateSettings
+from tasks.sources.sketch import open_sketch
 from tasks.tensors import TensorView
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _open_all(recipe: Recipe, cache: ResultCache) -> dict[str, ModelHeaders | Co
 
     def open_model(reference: str) -> ModelHeaders:
         model = resolve_model(reference, cache, allow_pickle=reference in with_pickles)
-        folder, sketch = open_sketch(model, cache)
+        folder, sketch = open_sketch(model.checkpoint, model.source, model.fetched, cache)
         return read_headers(model.checkpoint, reference, folder, sketch, model.manifest)
 
     return dict(zip(references, call_all(open_model, references), strict=True))

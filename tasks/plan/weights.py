@@ -12,6 +12,7 @@ from tasks.checkpoint import (
     INDEX_FILE,
     SINGLE_FILE,
     is_other_weight_file,
+    is_safetensors,
     read_json_object,
     read_modules,
 )
@@ -27,11 +28,6 @@ class Weights:
     """Paths inside the checkpoint, of all components that have safetensors."""
     pickled: dict[str, tuple[str, ...]]
     """Component (`""` for the root) to its pickles with their index, where it has no safetensors."""
-
-
-def is_safetensors(path: str) -> bool:
-    """Whether a file holds tensors that can be merged."""
-    return path.endswith(".safetensors")
 
 
 def choose_weights(paths: Collection[str], small_files: Path, where: str) -> Weights:

@@ -142,7 +142,8 @@ def _collect(
     uri: str, files: Mapping[str, FileDigest], contents: Mapping[str, Content], cache: ResultCache
 ) -> dict[str, Content]:
     """A source on this machine for every file of a release: what is at hand, and the rest as fetched and proven."""
-    at_hand = {content.digest: content for content in contents.values()}
+    # What S3 alone has, of a model that several machines have merged, is fetched like the rest.
+    at_hand = {content.digest: content for content in contents.values() if not isinstance(content.source, str)}
     missing = {path: digest for path, digest in files.items() if digest not in at_hand}
     fetched = fetch_files(open_source(_reference(uri)), missing, cache, expected=missing) if missing else {}
     return {

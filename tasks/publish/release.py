@@ -38,6 +38,8 @@ from tasks.registry.retention import prune
 from tasks.registry.truth import check_is_truth
 from tasks.registry.verification import find_damage
 from tasks.settings import PublishSettings
+from tasks.sources.fetch import fetch_files
+from tasks.sources.open import open_source
 from tasks.stores.store import Content, content_of
 from tasks.summaries import summarise_evaluations
 
@@ -81,7 +83,9 @@ def publish_release(
     is_new = version is None
     version = version or registry.name_version(fingerprint, now)
     waits = settings.promote == "manual" or registry.is_blocked(fingerprint)
-    contents = collect_contents(report) | page_of_release(report, settings, version, waits=waits)
+    contents = collect_contents(report, registry.store.destination, cache) | page_of_release(
+        report, settings, version, waits=waits
+    )
     if is_new:
         _upload_new(registry, version, report, contents, now)
     else:
@@ -118,11 +122,21 @@ def record_rejection(report: RefreshReport, settings: PublishSettings, *, now: d
     return decision
 
 
-def collect_contents(report: RefreshReport) -> dict[str, Content]:
-    """Every file of the release that its lock file makes again: the model, the card, the lock, the evaluations."""
+def collect_contents(report: RefreshReport, destination: str, cache: ResultCache) -> dict[str, Content]:
+    """Every file of the release that its lock file makes again: the model, the card, the lock, the evaluations.
+
+    A merged model that is on S3, where several machines have made it, is copied there by S3 itself; for a destination
+    of another kind its files are fetched into the cache.
+    """
     recipe = Recipe.model_validate(report.recipe)
     merged = report.merged.checkpoint
-    contents = {path: Content(merged.folder / path, digest) for path, digest in merged.files.items()}
+    if merged.uri.startswith("file:"):
+        contents = {path: Content(merged.folder / path, digest) for path, digest in merged.files.items()}
+    elif destination.startswith("s3://"):
+        contents = {path: Content(f"{merged.uri}/{path}", digest) for path, digest in merged.files.items()}
+    else:
+        fetched = fetch_files(open_source(merged.uri), merged.files, cache, expected=merged.files)
+        contents = {path: Content(file.path, file.digest) for path, file in fetched.items()}
     lineage = read_lineage(recipe, report)
     notes = {CARD_FILE: render_card(recipe, report, lineage), LOCK_FILE: render_lock(report)}
     if (licences := render_licences(lineage)) is not None:

@@ -179,7 +179,7 @@ def write_verified(goal: Path, content: Content) -> None:
     Raises:
         StoreError: the bytes on the disk do not have the expected digest.
     """
-    if (found := write_file(goal, content.source)) != content.digest:
+    if (found := write_file(goal, content.at_hand)) != content.digest:
         origin = "memory" if isinstance(content.source, bytes) else content.source
         raise StoreError(
             f"{goal}: expected sha256 {content.digest.sha256} ({content.digest.size} bytes), found {found.sha256} "

@@ -16,9 +16,17 @@ from tasks.records import FileDigest
 class Content:
     """One file to be stored, and what its bytes must hash to once they are there."""
 
-    source: Path | bytes
-    """A file on this machine, or the bytes themselves where they are few."""
+    source: Path | bytes | str
+    """A file on this machine; the bytes themselves where they are few; or the object `s3://bucket/key` that holds it,
+    which only a store on S3 can take."""
     digest: FileDigest
+
+    @property
+    def at_hand(self) -> Path | bytes:
+        """The source, on this machine; ValueError for an object on S3, which this store cannot take."""
+        if isinstance(self.source, str):
+            raise ValueError(f"{self.source} is not on this machine; bring it here before it is stored elsewhere")
+        return self.source
 
 
 def content_of(data: bytes) -> Content:

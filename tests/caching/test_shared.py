@@ -281,7 +281,7 @@ def test_a_file_is_shared_by_its_content_once(
     s3: S3Server, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ):
     # Parts of 5000 bytes, which S3 itself would not take.
-    monkeypatch.setattr(tasks.caching.shared, "_PART_BYTES", 5000)
+    monkeypatch.setattr(tasks.stores.s3.upload, "PART_BYTES", 5000)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     data = random.Random(0).randbytes(size)
     (tmp_path / "weights").write_bytes(data)

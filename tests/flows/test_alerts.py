@@ -200,7 +200,6 @@ def on_the_server(name: str) -> list[Any]:
         return client.read_automations_by_name(name)
 
 
-@pytest.mark.xdist_group("prefect")
 def test_the_command_makes_alerts_once_and_then_changes_them(blocks: None):
     done = invoke("--notify", "custom-webhook/team", "--notify", "webhook/ci", "--nights", 3)
     assert done.exit_code == 0, done.output
@@ -222,7 +221,6 @@ def test_the_command_makes_alerts_once_and_then_changes_them(blocks: None):
     }  # fmt: skip
 
 
-@pytest.mark.xdist_group("prefect")
 def test_one_model_has_alerts_of_its_own_beside_those_of_all(blocks: None):
     automations = build_automations(AlertSettings(model=MODEL, deployment="nightly"), find_blocks([TEAM]))
     apply_automations(automations)
@@ -230,7 +228,6 @@ def test_one_model_has_alerts_of_its_own_beside_those_of_all(blocks: None):
     assert [each.root["prefect.resource.role"] for each in late.trigger.match_related] == ["flow", "deployment"]
 
 
-@pytest.mark.xdist_group("prefect")
 def test_all_blocks_that_cannot_be_told_are_named_at_once(blocks: None):
     wanted = [parse_block("slack-webhook/nobody"), parse_block("secret/hush"), TEAM]
     with pytest.raises(CocktailError) as caught:

@@ -12,6 +12,12 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -28,10 +34,10 @@ from tasks.registry.releases import Registry
 from tasks.settings import PublishSettings
 from tests.flows.test_events import events_of
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
-YES = {"approve": True, "by": "Ada", "reason": "read the report"}
-NO = {"approve": False, "by": "Ada", "reason": "it is rude"}
+YES = {"answer": "send it live", "by": "Ada", "reason": "read the report"}
+NO = {"answer": "refuse it", "by": "Ada", "reason": "it is rude"}
 
 
 @pytest.fixture
@@ -102,10 +108,19 @@ def test_a_yes_sends_the_version_live_and_the_history_says_who_and_why(recipe: R
     assert registry.resolve("champion") == LIVE
     key = run.state.state_details.run_input_keyset["description"]
     shown = httpx.get(f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/input/{key}").raise_for_status().json()
-    assert NEW in shown and "| clinc | accuracy ↑ | 0.9000 | 0.8000 |  |" in shown
+    assert NEW in shown and f"artifact `{registry.name}-question`" in shown
+    with get_client(sync_client=True) as client:
+        told = client.read_latest_artifacts(
+            artifact_filter=ArtifactCollectionFilter(
+                key=ArtifactCollectionFilterKey(any_=[f"{registry.name}-question"])
+            ),
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        )
+    assert ["| clinc | accuracy ↑ | 0.9000 | 0.8000 |  |" in each.data for each in told] == [True]
 
-    # Who and why must be said, and the question stands until they are.
-    assert answer(run_id, {"approve": True}) == "REJECT"
+    # What, who and why must be said, and the question stands until they are: a form that was sent too early is no no.
+    assert answer(run_id, {"by": "Ada", "reason": "read the report"}) == "REJECT"
+    assert answer(run_id, {"answer": "send it live"}) == "REJECT"
     assert answer(run_id, YES | {"by": ""}) == "REJECT"
     assert answer(run_id, YES) == "ACCEPT"
     run = work(run_id)

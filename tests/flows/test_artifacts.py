@@ -7,7 +7,9 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.artifacts import show_card, show_gate
+from flows.artifacts import name_failure, show_card, show_gate
+from flows.run import StepClock
+from tasks.errors import CocktailError, PreflightError
 from tasks.merge.task import merge
 from tasks.recipe import Recipe
 from tasks.records import GateDecision, Release
@@ -43,3 +45,36 @@ def test_the_name_of_a_rejected_night_says_why_at_the_top_of_its_page():
             "refresh assistant: rejected: clinc: accuracy 0.5 < min 0.6: failed"
         )
         assert client.read_flow_run(night(True)).name == "night"
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PreflightError(["examples: no such file", "law: no such folder"]), "examples: no such file (and 1 more)"),
+        # 200 characters with the mark that says that there is more: 39 words of five, each but the last with a space.
+        (CocktailError("word\n" * 100), " ".join(["word"] * 39) + " ..."),
+    ],
+)
+def test_the_name_of_a_failed_night_says_where_and_why_at_the_top_of_its_page(error: Exception, reason: str):
+    @flow(flow_run_name="night", on_failure=[name_failure])
+    def night() -> None:
+        with StepClock().step("plan"):
+            raise error
+
+    state = night(return_state=True)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+    assert run.name == f"night: failed in plan: {reason}"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_name_of_a_night_that_failed_outside_its_steps_says_why():
+    @flow(flow_run_name="night", on_failure=[name_failure])
+    def night() -> None:
+        raise PreflightError(["no such block"])
+
+    state = night(return_state=True)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+    assert run.name == "night: failed: no such block"

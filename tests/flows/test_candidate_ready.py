@@ -49,7 +49,6 @@ def test_a_recipe_with_given_weights_cannot_take_one_more(content: dict[str, Any
 
 
 @pytest.mark.usefixtures("prefect_server", "computes_here")
-@pytest.mark.xdist_group("prefect")
 def test_the_run_ends_as_the_refresh_does(content: dict[str, Any], cache: CacheSettings):
     content["candidates"] = [entry for entry in content["candidates"] if entry["name"] != "wordnet"]
     content["gate"] = {"rules": [{"task": "clinc", "min": 1.0}]}
@@ -62,7 +61,6 @@ def test_the_run_ends_as_the_refresh_does(content: dict[str, Any], cache: CacheS
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.xdist_group("prefect")
 def test_what_is_announced_is_what_the_trigger_of_a_deployment_takes():
     @flow
     def training() -> None:

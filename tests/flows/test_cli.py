@@ -317,7 +317,6 @@ def wait_for_workers(parent: int) -> list[int]:
     raise AssertionError("the command started no worker")
 
 
-@pytest.mark.xdist_group("prefect")
 @pytest.mark.usefixtures("prefect_server", "own_environment")
 def test_refresh_says_by_its_exit_code_that_the_gate_said_no(
     content: dict[str, Any], tmp_path: Path, cache: CacheSettings

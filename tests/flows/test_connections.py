@@ -19,7 +19,7 @@ from tasks.remote.access import HubAccess, S3Access, hub_access, s3_access
 from tasks.settings import ConnectionSettings
 from tests.flows.conftest import DEMO
 
-pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
 
 class AwsClientParameters(BaseModel):

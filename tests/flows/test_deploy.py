@@ -20,7 +20,7 @@ from tasks.errors import CocktailError
 from tasks.recipe import Recipe
 from tasks.settings import CacheSettings
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.fixture

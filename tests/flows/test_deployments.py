@@ -6,8 +6,6 @@ import logging
 import pytest
 from prefect_site import REPOSITORY, Site
 
-pytestmark = pytest.mark.xdist_group("deployments")
-
 
 @pytest.fixture(scope="module")
 def deployed(site: Site) -> Site:

@@ -135,6 +135,16 @@ def test_base_and_candidates_are_brought_here_once_before_the_work(
     ]
 
 
+def test_what_nodes_would_share_is_done_on_this_machine_which_needs_the_room(elsewhere: dict[str, Any], tmp_path: Path):
+    shared = elsewhere | {"runner": "ray", "merge": {"split": True}}
+    sizes: list[tuple[int, str]] = []
+    for name, content in (("alone", elsewhere), ("shared", shared)):
+        cache = open_cache(CacheSettings(folder=str(tmp_path / name)))
+        planned, _ = direct.prepare(read(content), cache, tmp_path / f"{name} merged")
+        sizes.append((planned.bytes_to_download, planned.model_fingerprint))
+    assert sizes[0] == sizes[1] and sizes[0][0] > 0
+
+
 def test_models_to_evaluate_are_brought_here(elsewhere: dict[str, Any], tmp_path: Path):
     cache = open_cache(CacheSettings(folder=str(tmp_path / "cache")))
     models, _ = direct.resolve_models(read(elsewhere), ["org/base", "s3://models/clinc"], cache)

@@ -24,7 +24,7 @@ from tasks.recipe import Recipe
 from tasks.records import GateDecision, Release
 from tasks.weight_records import MergeWeights, Trust
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
 
 def events_of(model: str, name: str, count: int = 1) -> list[dict]:

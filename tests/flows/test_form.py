@@ -78,8 +78,8 @@ def test_every_form_of_a_value_has_a_name_in_plain_words(form: dict[str, Any]):
     assert names["WeighSettings.weights"] == ["by name", "left out"]
     assert names["ScoreSettings.devices"] == ["auto", "list"]
     assert names["CandidateSettings.role"] == ["choice", "left out"]
-    # A parameter of the flow itself has Python's words.
-    assert [key for key, each in names.items() if None in each] == ["parameters.page"]
+    assert names["parameters.page"] == ["file", "left out"]
+    assert [key for key, each in names.items() if None in each] == []
 
 
 def test_no_value_can_be_two_kinds_of_text_of_which_the_form_would_show_the_first(form: dict[str, Any]):

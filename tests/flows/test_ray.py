@@ -4,17 +4,20 @@ The numbers must be those that threads and worker processes of this machine comp
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prefect import Task, flow, task, unmapped
-from tasks_on_nodes import meet, say, score_when_told
+from tasks_on_nodes import attempts_folder, meet, merge_shard_of_night, say, score_of_night, score_when_told
 
+from flows.refresh import refresh
 from flows.runners import runner_of
 from tasks.cache import open_cache
 from tasks.data.examples import describe_examples, read_rows
@@ -23,6 +26,7 @@ from tasks.faces import outcomes
 from tasks.plan.resolve import resolve_checkpoint
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint
+from tasks.registry.releases import open_registry
 from tasks.score.candidate import score_candidate
 from tasks.score.task import score
 from tasks.settings import CacheSettings, ScoreSettings
@@ -145,6 +149,39 @@ def test_when_a_node_dies_its_scores_are_computed_on_another(
     assert set(attempts) == set(NAMES) and len(attempts) > len(NAMES)
 
 
+@pytest.mark.parametrize(("step", "n_at_once"), [("score", 3), ("merge shard", 2)])
+def test_a_whole_night_survives_the_death_of_a_node(
+    content: dict[str, Any], cluster: Any, second_node: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, step: str, n_at_once: int,
+):  # fmt: skip
+    """The node dies while it scores or merges; the release has the bytes that this machine makes alone."""
+    merge = {"max_shard_size": "300KB"}
+    alone = read(content | {"merge": merge, "publish": {"to": [str(tmp_path / "alone")]}})
+    expected = refresh(alone, cache=CacheSettings(folder=str(tmp_path / "of this machine")))
+    place, replacement = {
+        "score": ("flows.refresh.score", score_of_night),
+        "merge shard": ("flows.split_merge.merge_one_shard", merge_shard_of_night),
+    }[step]
+    monkeypatch.setattr(place, replacement)
+    cache = CacheSettings(folder=str(tmp_path / "shared"))
+    attempts = attempts_folder(cache)
+    attempts.mkdir(parents=True)
+    killer = threading.Thread(target=kill_when_busy, args=(cluster, second_node, attempts, n_at_once))
+    killer.start()
+    recipe = read(content | {"runner": "ray", "score": {"devices": ["cpu:0"]}, "merge": merge | {"split": True}})
+    result = refresh(recipe, cache=cache)
+    killer.join()
+    assert f"{step}: its process or node died" in caplog.text
+    assert (result["status"], result["losses"]) == ("published", expected["losses"])
+    ours, theirs = (
+        open_registry(place, recipe.name).read_manifest(night["version"])["files"]
+        for place, night in ((str(tmp_path / "releases"), result), (str(tmp_path / "alone"), expected))
+    )
+    weights = {path: file for path, file in theirs.items() if path.endswith(".safetensors")}
+    assert len(weights) > 3
+    assert {path: ours[path] for path in weights} == weights
+
+
 def test_a_task_that_always_dies_is_tried_three_times_and_harms_no_other(content: dict[str, Any], cluster: Any):
     found = on_ray(content, say, ["lives", "dies", "hangs"], score={"devices": ["cpu:0"]})
     assert found[0] == "lives"
@@ -195,12 +232,17 @@ def good(outcomes: list[Any]) -> list[Any]:
     return outcomes
 
 
-def kill_when_busy(cluster: Any, node: Any, folder: Path) -> None:
-    """Kill a node, not gently, once three attempts have begun; then let the scores be computed."""
-    end = time.monotonic() + 60
-    while len(list(folder.iterdir())) < 3 and time.monotonic() < end:
+def kill_when_busy(cluster: Any, node: Any, folder: Path, n_attempts: int = 3) -> None:
+    """Kill a node, not gently, once so many attempts have begun; then let the work be done."""
+    end = time.monotonic() + 100
+    while len(list(folder.iterdir())) < n_attempts and time.monotonic() < end:
         time.sleep(0.05)
+    lost = node.node_id
     cluster.remove_node(node, allow_graceful=False)
+    # Its processes die with it, and do not end their work first.
+    for attempt in folder.glob(f"*.{lost}"):
+        with suppress(ProcessLookupError):
+            os.kill(int(attempt.read_text()), signal.SIGKILL)
     (folder / "go").touch()
 
 

@@ -44,7 +44,7 @@ from tasks.score.task import score
 from tasks.settings import CacheSettings
 from tests.flows.conftest import DEMO, N_ROWS, read
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
 
 def run(recipe: Recipe, cache: CacheSettings, **options: bool) -> tuple[State[Any], dict[str, Any]]:

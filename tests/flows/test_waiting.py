@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from waiting_releases import BY_HAND, LIVE, NEW, OTHER, make_releases
 
-from flows.waiting import Waiting, describe_waiting, find_end, read_compared
+from flows.waiting import Waiting, ask_briefly, describe_waiting, find_end, read_compared
 from tasks.errors import AliasConflictError
 from tasks.registry.promotion import promote, rollback
 from tasks.registry.refusals import refuse
@@ -47,7 +47,16 @@ def test_a_first_release_is_compared_with_nothing(waiting: Waiting):
         read_compared(replace(waiting, alias="canary"))
 
 
-def test_the_form_tells_what_is_compared_and_what_each_answer_does(waiting: Waiting):
+def test_the_form_is_short_and_says_where_the_rest_is(waiting: Waiting):
+    location = waiting.registry.location
+    assert ask_briefly(waiting, 48, "assistant-question") == (
+        f"**Shall `{NEW}` of `{location}` go live?** `champion` points at `{LIVE}`.\n\n"
+        "The gate let it pass (1 rule). What was measured, and more, is in this run's artifact "
+        "`assistant-question`.\n\nWithout an answer within 48 hours this run fails, and the version waits on."
+    )
+
+
+def test_the_artifact_tells_what_is_compared_and_what_each_answer_does(waiting: Waiting):
     location = waiting.registry.location
     # Written by hand after the releases' manifests.
     assert describe_waiting(waiting, 48) == (
@@ -58,5 +67,5 @@ def test_the_form_tells_what_is_compared_and_what_each_answer_does(waiting: Wait
         f"All of it on one page: `file://{location}/versions/{NEW}/report.html`\n\n"
         "Without an answer within 48 hours this run fails, and the version waits on: "
         f"`cocktail promote {location} {NEW} --reason WHY`. "
-        "A no keeps this model from going live, and from being asked about again, until `cocktail unblock`."
+        "A refusal keeps this model from going live, and from being asked about again, until `cocktail unblock`."
     )

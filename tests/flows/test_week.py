@@ -40,7 +40,6 @@ from tasks.settings import CacheSettings
 from tests.flows.conftest import DEMO, read
 
 pytestmark = [
-    pytest.mark.xdist_group("prefect"),
     pytest.mark.usefixtures("prefect_server", "computes_here"),
 ]
 

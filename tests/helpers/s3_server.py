@@ -22,7 +22,7 @@ from boto3.session import Session
 from hub_faults import flipped
 from hub_http import Answer, Call, Handler, Listener
 from moto.core.utils import utcnow
-from s3_content import Refused, check_content, composite, list_checksums, unchunked
+from s3_content import CHECKSUMS, Refused, check_content, composite, encoded, list_checksums, unchunked
 from s3_faults import CODES, Fault
 from s3_moto import Moto, error_answer, operation_of
 
@@ -210,6 +210,10 @@ class S3Server:
         elif operation == "CopyObject":
             source = "/" + unquote(call.headers["x-amz-copy-source"]).lstrip("/").split("?")[0]
             self._checksums[path] = self._checksums.get(source, {})
+            if call.headers.get("x-amz-checksum-algorithm") == "SHA256":
+                bucket, _, key = path.lstrip("/").partition("/")
+                copied = self._moto.backend.get_bucket(bucket).keys[key].value
+                self._checksums[path] = {"x-amz-checksum-sha256": encoded(CHECKSUMS["sha256"](copied))}
 
     def _add_checksums(self, call: Call, path: str, operation: str, answer: Answer) -> None:
         """Give back what was promised at the upload; moto forgets it where no algorithm was named."""

@@ -11,8 +11,11 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.cache import open_cache
 from tasks.devices import call_on_device
-from tasks.records import Checkpoint, ExampleSet, Score
+from tasks.merge.shards import MergeRequest
+from tasks.merge.task import merge_one_shard
+from tasks.records import Checkpoint, ExampleSet, FileDigest, Score
 from tasks.score.candidate import score_candidate
+from tasks.score.task import score
 from tasks.settings import CacheSettings, ScoreSettings
 
 
@@ -59,9 +62,37 @@ def score_when_told(
     candidate: Checkpoint, examples: ExampleSet, settings: ScoreSettings, cache: CacheSettings, folder: str
 ) -> Score:
     """A score, computed when the file `go` is there; each attempt leaves a file that says on which node."""
+    note_attempt(Path(folder), candidate.name)
+    return score_candidate(candidate, examples, "decoder", settings, open_cache(cache))
+
+
+@task(name="score", cache_policy=NO_CACHE)
+def score_of_night(
+    candidate: Checkpoint, examples: ExampleSet, model_type: str, settings: ScoreSettings, cache: CacheSettings
+) -> Score:
+    """The pipeline's own task, when it is told to go on."""
+    note_attempt(attempts_folder(cache), candidate.name)
+    return score.fn(candidate, examples, model_type, settings, cache)
+
+
+@task(name="merge shard", cache_policy=NO_CACHE)
+def merge_shard_of_night(request: MergeRequest, path: str, place: str, cache: CacheSettings) -> FileDigest:
+    """The pipeline's own task, when it is told to go on."""
+    note_attempt(attempts_folder(cache), path)
+    return merge_one_shard.fn(request, path, place, cache)
+
+
+def attempts_folder(cache: CacheSettings) -> Path:
+    """Where tasks of a night say that they have begun, and the test says `go`."""
+    return Path(str(cache.folder), "attempts")
+
+
+def note_attempt(folder: Path, name: str) -> None:
+    """Leave a file that says on which node, and in which process, an attempt has begun; wait for the file `go`."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
-    Path(folder, f"{candidate.name}.{node}").touch()
-    wait_for(Path(folder, "go"), seconds=120)
-    return score_candidate(candidate, examples, "decoder", settings, open_cache(cache))
+    draft = folder.with_name(f"{folder.name}.{name}.{node}")
+    draft.write_text(str(os.getpid()))
+    draft.rename(folder / f"{name}.{node}")
+    wait_for(folder / "go", seconds=120)

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.checkpoint import is_safetensors
 from tasks.errors import CheckpointError
-from tasks.plan.weights import Weights, choose_weights, is_safetensors, pickles_problem
+from tasks.plan.weights import Weights, choose_weights, pickles_problem
 
 INDEX = "model.safetensors.index.json"
 

@@ -4,14 +4,11 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
-import pytest
 from mlflow_server import free_port
 
 from tasks.cache import ResultCache
 from tasks.publish.release import publish_release
 from tasks.settings import PublishSettings
-
-pytestmark = pytest.mark.xdist_group("mlflow")
 
 
 def test_a_release_is_registered_with_mlflow_and_a_server_that_is_away_is_caught_up_with_later(

@@ -1,5 +1,6 @@
 """Publishing into every kind of place with the real clients: a folder, S3 and the Hub, and copies between them."""
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from hub_server import HubServer
 from manifests import minimal_manifest
 from s3_server import S3Server
+from seeding import put_on_s3
 
 import tasks.publish.release as module
 from tasks.cache import ResultCache
@@ -62,6 +64,28 @@ def test_a_release_is_whole_live_and_verifies_and_releasing_it_again_changes_not
     assert before.keys() >= {"README.md", "config.json", "manifest.json", "model.safetensors", "recipe.lock.yaml"}
     assert publish(make_report(), destinations[kind]) == release
     assert files_of(registry, release.version) == before
+
+
+@on_every_store
+def test_a_model_that_machines_have_merged_on_s3_is_released_from_there(
+    kind: str, destinations: dict[str, str], make_report, publish: Publish, s3: S3Server
+):
+    report = make_report()
+    merged = report.merged.checkpoint
+    there = put_on_s3(s3, "s3://models/cache/merged/x", merged.folder)
+    elsewhere = dataclasses.replace(merged, uri=there)
+    report = dataclasses.replace(report, merged=dataclasses.replace(report.merged, checkpoint=elsewhere))
+    places = [destinations[kind], "s3://models/mirror"]
+    release = publish(report, *places)
+    for place in places:
+        registry = open_registry(place, "demo")
+        found = files_of(registry, release.version)
+        assert {path: found[path] for path in merged.files} == {
+            path: (merged.folder / path).read_bytes() for path in merged.files
+        }
+        assert verify_release(registry, "champion") == []
+    copied = {request.path.rpartition("/")[2] for request in s3.requests if request.operation == "CopyObject"}
+    assert copied == (set(merged.files) if kind == "s3" else set())
 
 
 def test_a_release_on_s3_that_was_damaged_is_found_without_reading_it_and_completed(

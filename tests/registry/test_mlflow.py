@@ -25,7 +25,6 @@ from tasks.stores.folder import FolderStore
 from tasks.stores.store import content_of
 
 # One server for all tests here: one worker runs them.
-pytestmark = pytest.mark.xdist_group("mlflow")
 
 ONE, TWO = "20261120-111111111111", "20261121-222222222222"
 

@@ -118,10 +118,10 @@ class ReleaseUpload:
         """The client's operation for a file, made once: what it learns of an upload outlives a lost connection."""
         if path not in self._additions:
             content = self._contents[path]
-            if isinstance(content.source, bytes) or content.digest.size <= _LARGEST_IN_MEMORY_BYTES:
+            if isinstance(content.at_hand, bytes) or content.digest.size <= _LARGEST_IN_MEMORY_BYTES:
                 addition = CommitOperationAdd(path, self._read_whole(path))
             else:
-                addition = self._large_addition(path, content.source, content.digest)
+                addition = self._large_addition(path, content.at_hand, content.digest)
             self._additions[path] = addition
         return self._additions[path]
 
@@ -136,7 +136,7 @@ class ReleaseUpload:
         return addition
 
     def _read_whole(self, path: str) -> bytes:
-        source = self._contents[path].source
+        source = self._contents[path].at_hand
         data = source if isinstance(source, bytes) else source.read_bytes()
         found = hash_bytes(data)
         self._check_source(path, found.sha256, found.size)
@@ -152,10 +152,10 @@ class ReleaseUpload:
         """Read a source to its end and return git's name of it; StoreError if it is not what it was."""
         content = self._contents[path]
         git, sha256, size = hashlib.sha1(b"blob %d\0" % content.digest.size), hashlib.sha256(), 0
-        if isinstance(content.source, bytes):
-            git.update(content.source)
+        if isinstance(content.at_hand, bytes):
+            git.update(content.at_hand)
             return git.hexdigest()
-        with content.source.open("rb") as file:
+        with content.at_hand.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 git.update(chunk)
                 sha256.update(chunk)
@@ -167,7 +167,7 @@ class ReleaseUpload:
         content = self._contents[path]
         expected = content.digest
         if (sha256, size) != (expected.sha256, expected.size):
-            origin = "memory" if isinstance(content.source, bytes) else content.source
+            origin = "memory" if isinstance(content.at_hand, bytes) else content.at_hand
             raise StoreError(
                 f"{self._uri}/{path}: expected sha256 {expected.sha256} ({expected.size} bytes), found {sha256} "
                 f"({size} bytes) in {origin}; it changed while it was released, or the disk is faulty"

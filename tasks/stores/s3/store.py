@@ -18,14 +18,13 @@ from tasks.errors import AliasConflictError, NotFoundError, StoreError, Transien
 from tasks.records import FileDigest
 from tasks.remote.s3 import parse_s3
 from tasks.stores.s3.objects import S3Objects
-from tasks.stores.s3.upload import upload_folder
+from tasks.stores.s3.upload import PART_BYTES, upload_folder
 from tasks.stores.store import Content
 
 # Files that say of their folder that it is whole.
 _COMPLETE = frozenset({"manifest.json"})
 _SWAP_ATTEMPTS = 5
 _NO_ETAG = f'"{"0" * 32}"'
-PART_BYTES = 8 * 2**20
 _PAGE_SIZE = 1000
 
 

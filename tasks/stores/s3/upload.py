@@ -1,4 +1,7 @@
-"""A folder of files to S3: in parallel, what is there is skipped, and the file that means "complete" goes last."""
+"""A folder of files to S3: in parallel, what is there is skipped, and the file that means "complete" goes last.
+
+Files that are on S3 already, of a model that several machines have merged, are copied by S3 itself.
+"""
 
 import logging
 import time
@@ -12,11 +15,36 @@ from tasks.digests import hash_bytes
 from tasks.errors import StoreError, TransientStoreError
 from tasks.records import FileDigest
 from tasks.stores.progress import UploadProgress
+from tasks.stores.s3.copies import Copy, copy_objects
 from tasks.stores.s3.multipart import WORKERS, source_error, upload_large
 from tasks.stores.s3.objects import S3Objects
 from tasks.stores.store import Content
 
 logger = logging.getLogger(__name__)
+
+PART_BYTES = 8 * 2**20
+"""Files of so many bytes or more are sent in parts of it."""
+
+
+def upload_file(objects: S3Objects, path: str, source: Path, digest: FileDigest) -> None:
+    """Store one file of any size, whatever stands there.
+
+    Args:
+        objects: Where to.
+        path: Of the object.
+        source: A file on this machine.
+        digest: What it must hash to.
+
+    Raises:
+        StoreError: the file is not what was announced, or S3 does not take it.
+    """
+    content = Content(source, digest)
+    if _is_small(content, PART_BYTES):
+        _upload_small(objects, path, content)
+        return
+    progress = UploadProgress(objects.uri(path), digest.size)
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="s3-upload") as pool:
+        upload_large(objects, path, source, digest, PART_BYTES, pool, progress)
 
 
 def upload_folder(objects: S3Objects, path: str, contents: Mapping[str, Content], last: str, part_size: int) -> None:
@@ -41,8 +69,10 @@ def upload_folder(objects: S3Objects, path: str, contents: Mapping[str, Content]
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="s3-upload") as pool:
         found = pool.map(objects.find, others)
         missing = [item for item, standing in zip(others.items(), found, strict=True) if standing != item[1].digest]
+        copies = [Copy(name, each.source, each.digest) for name, each in missing if isinstance(each.source, str)]
         small = [item for item in missing if _is_small(item[1], part_size)]
-        progress = UploadProgress(objects.uri(path), sum(content.digest.size for _, content in missing))
+        n_to_send = sum(each.digest.size for _, each in missing) - sum(copy.digest.size for copy in copies)
+        progress = UploadProgress(objects.uri(path), n_to_send)
 
         def send(item: tuple[str, Content]) -> int:
             n_bytes = _upload_small(objects, *item)
@@ -50,6 +80,7 @@ def upload_folder(objects: S3Objects, path: str, contents: Mapping[str, Content]
             return n_bytes
 
         n_sent = sum(pool.map(send, small))
+        copy_objects(objects, copies, pool)
         for name, content in missing:
             if not _is_small(content, part_size) and isinstance(content.source, Path):
                 n_sent += upload_large(objects, name, content.source, content.digest, part_size, pool, progress)
@@ -97,7 +128,8 @@ def _check_last(objects: S3Objects, goal: str, digest: FileDigest) -> bool:
 
 
 def _is_small(content: Content, part_size: int) -> bool:
-    return isinstance(content.source, bytes) or content.digest.size < part_size
+    is_small = isinstance(content.source, bytes) or content.digest.size < part_size
+    return is_small and not isinstance(content.source, str)
 
 
 def _upload_small(objects: S3Objects, path: str, content: Content) -> int:
@@ -128,7 +160,7 @@ def _read_small(content: Content) -> bytes:
         data, origin = content.source, "memory"
     else:
         try:
-            data, origin = content.source.read_bytes(), content.source
+            data, origin = Path(content.source).read_bytes(), content.source
         except OSError as error:
             raise StoreError(f"{content.source}: cannot be read: {error}") from error
     if (found := hash_bytes(data)) != content.digest:

@@ -7,14 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prefect_site import Site, command_of, descendants_of, is_running, parent_of, wait_for
 
 from tasks.workers.leases import take_lease
 from tests.flows.conftest import DEMO
 from tests.flows.deployed.conftest import Deploy
-
-pytestmark = pytest.mark.xdist_group("deployments")
 
 DEPLOYMENT = "ended"
 EXAMPLES = (DEMO / "data/examples/clinc.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)

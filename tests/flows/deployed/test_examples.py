@@ -14,8 +14,6 @@ from prefect_site import REPOSITORY, Site, speaking_to
 
 from tests.flows.deployed.conftest import Deploy
 
-pytestmark = pytest.mark.xdist_group("deployments")
-
 EXAMPLES = REPOSITORY / "deployments/examples"
 
 

@@ -4,12 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prefect_site import Site, wait_for
 
 from tests.flows.deployed.conftest import Deploy
-
-pytestmark = pytest.mark.xdist_group("deployments")
 
 
 def test_the_clock_starts_a_run(site: Site, deploy: Deploy, small: dict[str, Any], releases: Path):

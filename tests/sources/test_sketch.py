@@ -3,28 +3,47 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hub_server import HubServer
+from safetensors.numpy import save_file
 from seeding import put_on_hub
 
 from tasks.cache import ResultCache
 from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError, StoreError
-from tasks.plan.resolve import resolve_model
-from tasks.plan.sketch import FileRange, Sketch, open_sketch
+from tasks.plan.resolve import ResolvedModel, resolve_model
+from tasks.sources.sketch import FileRange, Sketch, open_sketch
 
 WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
-def news(large_family: dict[str, Path], hub: HubServer) -> Path:
-    """A model of a megabyte that is on the Hub as org/news."""
-    put_on_hub(hub, "org/news", large_family["news"])
-    return large_family["news"]
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a checkpoint of a megabyte."""
+    folder = tmp_path / "news"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer.json").write_text('{"of": "news"}')
+    numbers = np.random.default_rng(0)
+    tensors = {name: numbers.standard_normal((400, 400)).astype(np.float32) for name in ("a.weight", "b.weight")}
+    save_file(tensors, folder / WEIGHTS)
+    return folder
+
+
+@pytest.fixture
+def news(model: Path, hub: HubServer) -> Path:
+    """The same on the Hub as org/news."""
+    put_on_hub(hub, "org/news", model)
+    return model
+
+
+def sketched(model: ResolvedModel, cache: ResultCache) -> tuple[Path, Sketch | None]:
+    return open_sketch(model.checkpoint, model.source, model.fetched, cache)
 
 
 def sketch_of(cache: ResultCache, reference: str = "org/news") -> Sketch:
-    _, sketch = open_sketch(resolve_model(reference, cache), cache)
+    _, sketch = sketched(resolve_model(reference, cache), cache)
     assert sketch is not None
     return sketch
 
@@ -107,7 +126,7 @@ def test_paths_that_lead_out_of_the_folder_are_refused(news: Path, cache: Result
     model = resolve_model("org/news", cache)
     model.checkpoint.files["../../evil.safetensors"] = model.checkpoint.files[WEIGHTS]
     with pytest.raises(CheckpointError, match=r"files must lie inside the model's folder; found \.\./\.\./evil"):
-        open_sketch(model, cache)
+        sketched(model, cache)
 
 
 def test_sketches_that_no_plan_has_used_for_a_month_are_removed(news: Path, cache: ResultCache, hub: HubServer):
@@ -125,15 +144,15 @@ def test_a_cache_that_was_moved_is_used_where_it_is_now(news: Path, cache: Resul
     assert (sketch_of(moved).folder / "config.json").read_bytes() == (news / "config.json").read_bytes()
 
 
-def test_a_local_model_needs_no_sketch(family: dict[str, Path], cache: ResultCache, tmp_path: Path):
-    assert open_sketch(resolve_model(str(family["news"]), cache), cache) == (family["news"], None)
+def test_a_local_model_needs_no_sketch(model: Path, cache: ResultCache):
+    assert sketched(resolve_model(str(model), cache), cache) == (model, None)
 
 
 def test_a_cache_that_cannot_be_written_is_named(news: Path, cache: ResultCache, monkeypatch: pytest.MonkeyPatch):
     model = resolve_model("org/news", cache)
     (cache.folder / "sketches").write_text("in the way")
     with pytest.raises(StoreError, match=r"sketches/\w+: cannot be written"):
-        open_sketch(model, cache)
+        sketched(model, cache)
 
 
 def test_two_runs_that_make_one_sketch_both_have_it(news: Path, cache: ResultCache, monkeypatch: pytest.MonkeyPatch):

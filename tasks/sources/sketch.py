@@ -1,4 +1,4 @@
-"""A sketch of a model that is elsewhere: enough of it on this machine to plan with, without its weights.
+"""A sketch of a model that is elsewhere: enough of it on this machine to plan and merge with, without its weights.
 
 A sketch is a folder in the cache with the model's small files (links to where they are kept) and, in place of every
 safetensors file, a sparse file of the true size that holds the header and the ranges that were asked for. What reads
@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from tasks.cache import ResultCache
+from tasks.checkpoint import is_safetensors
 from tasks.errors import CheckpointError, CocktailError, StoreError
 from tasks.parallel import call_all
-from tasks.plan.resolve import ResolvedModel
-from tasks.plan.weights import is_safetensors
+from tasks.records import Checkpoint
 from tasks.sources.fetch import FetchedFile, link_folder
 from tasks.sources.source import Source
 from tasks.staging import commit, locked, staged, sync, writing
@@ -86,20 +86,27 @@ class Sketch:
             file.write(data)
 
 
-def open_sketch(model: ResolvedModel, cache: ResultCache) -> tuple[Path, Sketch | None]:
+def open_sketch(
+    checkpoint: Checkpoint, source: Source | None, small: Mapping[str, FetchedFile], cache: ResultCache
+) -> tuple[Path, Sketch | None]:
     """Where a model's headers can be read on this machine; with the sketch, unless all of the model is here.
+
+    Args:
+        checkpoint: The model.
+        source: Where parts of its weights can be read; None for a model that is on this machine.
+        small: Of a model that is elsewhere, the files that are here already: all but weights.
+        cache: Holds the sketch.
 
     Raises:
         CheckpointError: a file of weights is no safetensors.
         StoreError: the model or the cache cannot be reached.
     """
-    checkpoint, source = model.checkpoint, model.source
     if source is None:
         return checkpoint.folder, None
     weights = {path: file for path, file in checkpoint.files.items() if is_safetensors(path)}
     found = {path: FetchedFile(place, file) for path, file in weights.items() if (place := cache.find_file(file))}
     if len(found) == len(weights):
-        return link_folder({**model.fetched, **found}, cache), None
+        return link_folder({**small, **found}, cache), None
     if outside := [path for path in checkpoint.files if path.startswith("/") or ".." in PurePosixPath(path).parts]:
         raise CheckpointError(f"{checkpoint.uri}: files must lie inside the model's folder; found {', '.join(outside)}")
     folder = cache.folder / _SKETCHES / checkpoint.digest
@@ -109,7 +116,7 @@ def open_sketch(model: ResolvedModel, cache: ResultCache) -> tuple[Path, Sketch 
         # The cache was moved, so its links lead nowhere.
         shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir():
-        _make(folder, source, model.fetched, {path: file.size for path, file in weights.items()})
+        _make(folder, source, small, {path: file.size for path, file in weights.items()})
     with writing(folder):
         os.utime(folder)
     return folder, Sketch(folder, source)
