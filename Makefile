@@ -10,7 +10,7 @@ help:  ## List these targets
 
 setup: $(READY)  ## Make .venv and install everything, pinned
 
-$(READY): pyproject.toml constraints.txt hatch_build.py tasks/arithmetic/kernels.c
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard tasks/arithmetic/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; found " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -1,4 +1,4 @@
-"""Compiles `tasks/arithmetic/kernels.c` when the package is built, where there is a C compiler.
+"""Compiles the C files of `tasks/arithmetic/` when the package is built, where there is a C compiler.
 
 Without one the package works all the same: torch then does what the library would, in more passes.
 """
@@ -22,14 +22,15 @@ class KernelsHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Make the library beside its source, and add it to the wheel."""
-        source, library = Path(self.root) / FOLDER / "kernels.c", Path(self.root) / FOLDER / "_kernels.so"
+        folder = Path(self.root) / FOLDER
+        sources, library = sorted(map(str, folder.glob("*.c"))), folder / "_kernels.so"
         compiler = shlex.split(os.environ.get("CC", "cc"))
         draft = library.with_suffix(".draft")
         try:
-            subprocess.run([*compiler, *FLAGS, str(source), "-o", str(draft), "-lm"], check=True, capture_output=True)
+            subprocess.run([*compiler, *FLAGS, *sources, "-o", str(draft), "-lm"], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             library.unlink(missing_ok=True)
-            self.app.display_warning(f"{source.name} is not compiled, so that merges are slower: {error}")
+            self.app.display_warning(f"{FOLDER}/*.c are not compiled, so that merges are slower: {error}")
             return
         # By rename: a running merge may have the old one mapped.
         draft.replace(library)

@@ -4,16 +4,11 @@ Signs are elected by products and sums that are rounded one by one, so that no f
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Real, compiled
-
-# So many elements of some vectors stay in the cache nearest to a core.
-_TILE = 1024
+from tasks.arithmetic import loops
 
 
 def agreeing_sum(
@@ -37,7 +32,7 @@ def agreeing_sum(
     """
     elements = vectors.numpy()
     factors, sizes = np.array(coefficients, elements.dtype), np.abs(np.array(weights, elements.dtype))
-    _sum_agreeing(elements, factors, sizes, normalize, total.numpy())
+    loops.consensus.sum_agreeing(elements, factors, sizes, normalize, total.numpy())
     return total
 
 
@@ -47,38 +42,3 @@ def plain_sum(vectors: Tensor, coefficients: Sequence[float], total: Tensor) -> 
     for vector, coefficient in zip(vectors, coefficients, strict=True):
         total.add_(vector, alpha=coefficient)
     return total
-
-
-@compiled
-def _sum_agreeing(vectors: Real, coefficients: Real, sizes: Real, normalize: bool, total: Real) -> None:
-    """`agreeing_sum`, tile by tile; sizes are those of the weights."""
-    n_elements, zero, smallest = total.size, total.dtype.type(0), sizes.min()
-    elected, agreeing = np.empty(_TILE, total.dtype), np.empty(_TILE, total.dtype)
-    for start in range(0, n_elements, _TILE):
-        length = min(_TILE, n_elements - start)
-        result = total[start : start + length]
-        elected[:], agreeing[:], result[:] = zero, zero, zero
-        # One row at a time: its elements lie side by side, as several can be added at once only then.
-        for k in range(len(vectors)):
-            vector, coefficient = vectors[k, start : start + length], coefficients[k]
-            for i in range(length):
-                elected[i] += vector[i] * coefficient
-        for k in range(len(vectors)):
-            _add_agreeing(vectors[k, start : start + length], coefficients[k], sizes[k], elected, agreeing, result)
-        if normalize:
-            for i in range(length):
-                # Where nothing agrees it is 0 / smallest, in place of 0 / 0.
-                result[i] /= max(agreeing[i], smallest)
-
-
-@compiled
-def _add_agreeing(
-    vector: Real, coefficient: float, size: float, elected: NDArray[Any], agreeing: NDArray[Any], result: Real
-) -> None:
-    """Add what has the elected sign to the result, and its size to what agrees."""
-    zero = result.dtype.type(0)
-    for i in range(vector.size):
-        weighted = vector[i] * coefficient
-        agrees = ((weighted > zero) & (elected[i] > zero)) | ((weighted < zero) & (elected[i] < zero))
-        result[i] += weighted if agrees else zero
-        agreeing[i] += size if agrees else zero

@@ -1,7 +1,7 @@
 """Inner products of tensors that come out the same whatever the machine, the number of threads or the size of blocks.
 
 Every block of `REDUCTION_BLOCK` elements is summed by itself, in float64: element i is added to running sum (lane) i
-modulo `_N_LANES`, so that a processor can add several at once and the order is still the same on all. The lanes of a
+modulo `N_LANES`, so that a processor can add several at once and the order is still the same on all. The lanes of a
 block are then added one after the other, and the blocks exactly. Products of two float32 numbers, and so of float16 and
 bfloat16 numbers, are exact in float64.
 """
@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements, as_elements, compiled, widen
+from tasks.arithmetic import loops
+from tasks.arithmetic.elements import Elements, as_elements
 from tasks.arithmetic.linear import accumulation_dtype
-from tasks.arithmetic.reductions import REDUCTION_BLOCK
+from tasks.arithmetic.native_dot_products import add_products
+from tasks.arithmetic.reductions import N_LANES, REDUCTION_BLOCK
 from tasks.arithmetic.scratch import SCRATCH
-
-_N_LANES = 64
 
 
 class DotProducts:
@@ -33,7 +33,7 @@ class DotProducts:
         self._n_seen = 0
         # Of each pair: the lanes of the block that is not yet full, and the sums of those that are.
         self._lanes = {
-            (left, right): np.zeros(_N_LANES) for left in range(n_vectors) for right in range(left, n_vectors)
+            (left, right): np.zeros(N_LANES) for left in range(n_vectors) for right in range(left, n_vectors)
         }
         self._blocks: dict[tuple[int, int], list[float]] = {pair: [] for pair in self._lanes}
 
@@ -44,15 +44,15 @@ class DotProducts:
             vectors: (n,) each; any n.
             origin: (n,), subtracted from each of them in float64; None for nothing.
         """
-        if origin is None:
-            arrays = as_elements(vectors, accumulation_dtype(vectors))
-        else:
-            arrays = [_difference(number, vector, origin) for number, vector in enumerate(vectors)]
-        closed = np.empty(len(arrays[0]) // REDUCTION_BLOCK + 1)
+        n_elements = len(vectors[0])
+        closed, arrays = np.empty(n_elements // REDUCTION_BLOCK + 1), list[Elements]()
         for (left, right), lanes in self._lanes.items():
-            n_closed = _add_products(arrays[left], arrays[right], self._n_seen, lanes, closed)
+            n_closed = add_products(vectors[left], vectors[right], origin, self._n_seen, lanes, closed)
+            if n_closed is None:
+                arrays = arrays or _as_arrays(vectors, origin)
+                n_closed = loops.dot_products.add_products(arrays[left], arrays[right], self._n_seen, lanes, closed)
             self._blocks[left, right] += closed[:n_closed].tolist()
-        self._n_seen += len(arrays[0])
+        self._n_seen += n_elements
 
     def dot(self, left: int, right: int) -> float:
         """Inner product of two of the vectors, by their index."""
@@ -64,38 +64,12 @@ class DotProducts:
         return math.sqrt(self.dot(index, index))
 
 
+def _as_arrays(vectors: Sequence[Tensor], origin: Tensor | None) -> list[Elements]:
+    if origin is None:
+        return as_elements(vectors, accumulation_dtype(vectors))
+    return [_difference(number, vector, origin) for number, vector in enumerate(vectors)]
+
+
 def _difference(number: int, vector: Tensor, origin: Tensor) -> NDArray[np.float64]:
     """In float64, in memory of this thread that is used again when a vector of this number comes next."""
     return SCRATCH.vector(f"difference {number}", len(vector), torch.float64).copy_(vector).sub_(origin).numpy()
-
-
-@compiled
-def _add_products(
-    left: Elements, right: Elements, first: int, lanes: NDArray[np.float64], closed: NDArray[np.float64]
-) -> int:
-    """Add the product of elements i to lane (first + i) modulo their number.
-
-    Returns:
-        How many blocks ended; their sums are in `closed`, and the lanes hold what came after them.
-    """
-    n_elements, done, n_closed = left.size, 0, 0
-    # A copy, of which the compiler knows that nothing else is in its memory.
-    sums = lanes.copy()
-    while done < n_elements:
-        lane = (first + done) % _N_LANES
-        if lane == 0 and n_elements - done >= _N_LANES:
-            for i in range(_N_LANES):
-                sums[i] += np.float64(widen(left[done + i])) * np.float64(widen(right[done + i]))
-            done += _N_LANES
-        else:
-            sums[lane] += np.float64(widen(left[done])) * np.float64(widen(right[done]))
-            done += 1
-        if (first + done) % REDUCTION_BLOCK == 0:
-            total = 0.0
-            for i in range(_N_LANES):
-                total += sums[i]
-            closed[n_closed] = total
-            n_closed += 1
-            sums[:] = 0
-    lanes[:] = sums
-    return n_closed

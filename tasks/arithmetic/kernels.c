@@ -1,54 +1,13 @@
 /*
  * The loops of a linear merge that torch does in many steps, in one pass over blocks that lie in a core's cache.
  *
- * Called by tasks/arithmetic/native.py, which says what the arguments are; without this file's library torch computes
- * the same bytes. Every element goes through the operations that torch's vectorised kernels do, in their order: a
- * product is rounded, or fused with a sum, exactly where it is there. fmaf is fused on every processor (in software
- * where the hardware cannot), so that results do not depend on which of the clones runs. Compiled without contraction
- * of products and sums, and without the freedoms of -ffast-math.
- *
  * CHUNK elements at a time stay in the first-level cache, whatever the number of inputs.
  */
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "kernels.h"
 
-#define VERSION 1
+#define VERSION 2
 #define CHUNK 256
-#define INLINE static inline __attribute__((always_inline))
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
-enum dtype { BFLOAT16 = 0, FLOAT32 = 1 };
-
-INLINE float from_bits(uint32_t bits) {
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return number;
-}
-
-INLINE uint32_t to_bits(float number) {
-    uint32_t bits;
-    memcpy(&bits, &number, sizeof bits);
-    return bits;
-}
-
-/* n <= CHUNK elements of a block from element `first`, as float32. */
-INLINE void load(const void *block, int dtype, ptrdiff_t first, int n, float *restrict out) {
-    if (dtype == BFLOAT16) {
-        const uint16_t *restrict from = (const uint16_t *)block + first;
-        for (int i = 0; i < n; i++) out[i] = from_bits((uint32_t)from[i] << 16);
-    } else {
-        const float *restrict from = (const float *)block + first;
-        for (int i = 0; i < n; i++) out[i] = from[i];
-    }
-}
 
 INLINE void multiply(float *restrict total, float factor, int n) {
     for (int i = 0; i < n; i++) total[i] = factor * total[i];
@@ -77,29 +36,6 @@ INLINE void add_change(float *restrict total, const void *block, int dtype, ptrd
         for (int i = 0; i < n; i++) total[i] = fmaf(factor, from[i] - origin[i], total[i]);
     }
 }
-
-/* Put numbers from element `first`, rounded once, half to even; the bits of the largest magnitude that was seen. */
-INLINE uint32_t store(const float *restrict numbers, int n, uint32_t largest, void *out, int dtype, ptrdiff_t first) {
-    if (dtype == BFLOAT16) {
-        uint16_t *restrict to = (uint16_t *)out + first;
-        for (int i = 0; i < n; i++) {
-            uint32_t bits = to_bits(numbers[i]), magnitude = bits & 0x7fffffffu;
-            largest = magnitude > largest ? magnitude : largest;
-            to[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-        }
-    } else {
-        float *restrict to = (float *)out + first;
-        for (int i = 0; i < n; i++) {
-            uint32_t magnitude = to_bits(numbers[i]) & 0x7fffffffu;
-            largest = magnitude > largest ? magnitude : largest;
-            to[i] = numbers[i];
-        }
-    }
-    return largest;
-}
-
-/* Whether numbers up to this magnitude are finite, and stay so when they are rounded. */
-INLINE int is_finite(uint32_t largest, int dtype) { return largest < (dtype == BFLOAT16 ? 0x7f7f8000u : 0x7f800000u); }
 
 INLINE uint32_t sum_weighted(const void *const *blocks, const int *dtypes, const float *weights, int n_blocks,
                         ptrdiff_t first, int n, uint32_t largest, void *out, int out_dtype) {

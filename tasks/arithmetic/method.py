@@ -109,6 +109,15 @@ class OnePass(Protocol):
         ...
 
 
+@runtime_checkable
+class ShortPasses(Protocol):
+    """A formula whose passes after the first need not see all."""
+
+    def extent(self, number: int) -> int:
+        """How many elements, from the first on, pass `number` must see; asked once the pass before it is over."""
+        ...
+
+
 class Elementwise:
     """What formulas without passes have in common."""
 

@@ -16,6 +16,9 @@ REDUCTION_BLOCK = 64 * 1024
 """Blocks that a formula observes begin at multiples of it, and each such block of a tensor is summed by itself. So many
 elements that a call costs little, so few that converted vectors stay close to a core."""
 
+N_LANES = 64
+"""Running sums of such a block, which are added at its end."""
+
 Array = NDArray[np.float64]
 
 

@@ -3,18 +3,20 @@
 A method of this family says how one task vector is thinned out (a `Sparsifier`), and whether signs are elected.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements, as_elements, subtract
+from tasks.arithmetic import loops
 from tasks.arithmetic.consensus import agreeing_sum, plain_sum
+from tasks.arithmetic.elements import as_elements
 from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
 from tasks.arithmetic.method import Parameter, TensorInputs
-from tasks.arithmetic.native import is_known, sum_rounded
+from tasks.arithmetic.native_thinning import Thinning, thinned_sum_rounded
 from tasks.arithmetic.scratch import PIECE_ELEMENTS, SCRATCH
+from tasks.arithmetic.selection import LargestMagnitudes, observe_all
 
 LAMBDA = Parameter("lambda", "merge", 1.0, "Factor of the merged task vector.")
 DENSITY = Parameter("density", "candidate", 1.0, "Share of a task vector's elements that is kept.", low=0, high=1)
@@ -26,25 +28,59 @@ def normalize(default: bool) -> Parameter:
     return Parameter("normalize", "merge", default, "Divide by the sum of the weights that count.")
 
 
-class Sparsifier(Protocol):
+class Sparsifier(ABC):
     """Thins out the task vectors of one tensor. Candidates go by their index in the tensor's inputs."""
 
-    n_passes: int
+    n_passes: int = 0
     """As a formula's; where there are any, `sparsify` is called in order of position."""
-    whole_rows: bool
+    whole_rows: bool = False
     """Whether it works on whole rows."""
-    observed: list[int]
-    """Candidates that it must observe."""
+    row: tuple[int, int] | None = None
+    """Length of a row, and number of bins, where a `thinning` is by rank."""
     scales: list[float]
     """One per candidate: a factor that belongs to its task vector once it is thinned out."""
 
-    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
-        """Take note of the next part of a task vector, elements - base, in pass `number`."""
-        ...
+    def observe(self, number: int, base: Tensor, candidates: Sequence[Tensor]) -> None:
+        """Take note of the next block of the task vectors, candidate - base, in pass `number`."""
+        raise NotImplementedError("what is dropped depends on nothing that was to be seen before")
 
+    def extent(self) -> int:
+        """After the first of two passes: how many elements, from the first on, the second must see."""
+        raise NotImplementedError("there is one pass at most")
+
+    @abstractmethod
     def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
         """Put 0 into elements of a part of a task vector, in place; `first` is the position of the part."""
-        ...
+
+    @abstractmethod
+    def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
+        """What `sparsify` does, for the library in C, which does a whole tensor or none of it; None where it cannot."""
+
+
+class SparsifierBySize(Sparsifier):
+    """Keeps elements whose magnitudes are among the largest of the tensor's, or just are not."""
+
+    def __init__(self, counts: Sequence[Sequence[int]], n_elements: int):
+        """Begin with nothing seen.
+
+        Args:
+            counts: Of each candidate the numbers k of largest elements that it must know; it is observed for any.
+            n_elements: Of the tensor.
+        """
+        self._largest = {
+            index: LargestMagnitudes(numbers, n_elements) for index, numbers in enumerate(counts) if numbers
+        }
+        self._thinnings: dict[int, Thinning] = {}
+        self.scales = [1.0] * len(counts)
+        self.n_passes = LargestMagnitudes.N_PASSES if self._largest else 0
+
+    def observe(self, number: int, base: Tensor, candidates: Sequence[Tensor]) -> None:
+        """Count magnitudes."""
+        observe_all(list(self._largest.values()), number, [candidates[index] for index in self._largest], base)
+
+    def extent(self) -> int:
+        """What the second pass must see for the one that must see most."""
+        return max(largest.extent() for largest in self._largest.values())
 
 
 class SparsifiedMerge:
@@ -64,16 +100,18 @@ class SparsifiedMerge:
         if self._normalize and not elect_signs:
             divisor = sum(map(abs, self._weights))
             self._coefficients = [coefficient / divisor for coefficient in self._coefficients]
+        self._n_elements = inputs.n_elements
         row = inputs.shape[-1] if inputs.shape else 1
         self._piece = max(1, PIECE_ELEMENTS // row) * row if self.whole_rows else PIECE_ELEMENTS
         self._next = 0
 
     def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
         """Show the sparsifier the task vectors of a block."""
-        tensors = [_checked(base, candidates), *candidates]
-        origin, *elements = as_elements(tensors, accumulation_dtype(tensors))
-        for candidate in self._sparsifier.observed:
-            self._sparsifier.observe(number, candidate, elements[candidate], origin)
+        self._sparsifier.observe(number, _checked(base, candidates), candidates)
+
+    def extent(self, number: int) -> int:
+        """All in the first pass; in the second what the sparsifier has not counted yet."""
+        return self._sparsifier.extent() if number else self._n_elements
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """A block of the result, in `out`.
@@ -81,45 +119,46 @@ class SparsifiedMerge:
         Raises:
             ValueError: there is no base, shapes differ, or a block is left out where ties are kept by position.
         """
+        self._check_order(first)
         start_from = self._starting_point(base, candidates)
-        for start, total in self._totals(first, base, candidates):
+        for start, vectors in self._task_vectors(base, candidates, self._skills):
+            for candidate, vector in zip(self._skills, vectors, strict=True):
+                self._sparsifier.sparsify(candidate, first + start, vector)
+            total = self._combine(vectors)
             stop = start + len(total)
             reference = SCRATCH.vector("base", len(total), total.dtype).copy_(start_from[start:stop])
             torch.add(reference, total, alpha=self._scale, out=out[start:stop])
+        self._next = first + len(out)
         return out
 
     def combine_rounded(
         self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
     ) -> bool | None:
-        """The same with its last steps in one pass; see `tasks.arithmetic.native`."""
+        """The same in one pass; see `tasks.arithmetic.native_thinning`."""
+        self._check_order(first)
         start_from = self._starting_point(base, candidates)
-        if not is_known([_checked(base, candidates), *candidates, out]):
-            return None
-        is_finite = True
-        for start, total in self._totals(first, base, candidates):
-            stop = start + len(total)
-            added = [start_from[start:stop], total]
-            is_finite &= bool(sum_rounded(added, [1.0, self._scale], out[start:stop]))
+        thinnings = [self._sparsifier.thinning(candidate, first, len(out)) for candidate in self._skills]
+        is_finite = thinned_sum_rounded(
+            start_from, _checked(base, candidates), [candidates[candidate] for candidate in self._skills], thinnings,
+            self._coefficients, self._weights if self._elect_signs else None, self._normalize, self._scale,
+            first % 2**32, self._sparsifier.row, out,
+        )  # fmt: skip
+        if is_finite is not None:
+            self._next = first + len(out)
         return is_finite
+
+    def _check_order(self, first: int) -> None:
+        """Refuse a block that does not follow the one before it where ties are kept by position.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.n_passes and first != self._next:
+            raise ValueError(f"blocks must be combined in order; expected element {self._next}, found {first}")
 
     def _starting_point(self, base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:
         """What the combination is added to: the general model's block, or the base's."""
         return _checked(base, candidates) if self._general is None else candidates[self._general]
-
-    def _totals(self, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """The combination of thinned out task vectors, piece by piece: where each begins in the block, and (n,) of it.
-
-        Raises:
-            ValueError: a block is left out where ties are kept by position.
-        """
-        if self.n_passes and first != self._next:
-            raise ValueError(f"blocks must be combined in order; expected element {self._next}, found {first}")
-        for start, vectors in self._task_vectors(base, candidates, self._skills):
-            for candidate, vector in zip(self._skills, vectors, strict=True):
-                self._sparsifier.sparsify(candidate, first + start, vector)
-            yield start, self._combine(vectors)
-        if self.n_passes:
-            self._next = first + len(_checked(base, candidates))
 
     def _combine(self, vectors: Tensor) -> Tensor:
         """The combination of thinned out task vectors: (k, n) to (n,)."""
@@ -145,7 +184,7 @@ class SparsifiedMerge:
             vectors = SCRATCH.vector("task vectors", len(chosen) * n_elements, dtype).view(len(chosen), n_elements)
             origin, *elements = as_elements(parts, dtype)
             for each, vector in zip(elements, vectors, strict=True):
-                subtract(each, origin, vector.numpy())
+                loops.differences.subtract(each, origin, vector.numpy())
             yield start, vectors
 
 

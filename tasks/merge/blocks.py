@@ -11,12 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tasks.arithmetic.method import Formula, OnePass
+from tasks.arithmetic.method import Formula, OnePass, ShortPasses
 from tasks.arithmetic.native import sum_rounded
 from tasks.merge.job import Job, Output, Part
 from tasks.merge.non_finite import is_finite, overflow_error, refuse_inputs
 from tasks.merge.ranges import open_descriptor, write_range
 from tasks.merge.sources import TORCH_DTYPES, describe, reading_anywhere
+from tasks.merge.whole_reads import WholeReads
 from tasks.tensors import DTYPE_BYTES, TensorView
 
 OnWritten = Callable[[Path, int, int], None]
@@ -149,10 +150,24 @@ class _OpenTensor:
         self.views = [describe(source, tensor.name) for source in self.sources]
         readers = [files.enter_context(reading_anywhere(source, tensor.name)) for source in self.sources]
         self._readers = list(zip(readers, buffers.inputs, strict=False))
+        self._whole_reads = WholeReads.of(readers, buffers.inputs)
 
-    def read(self, first: int, n_elements: int) -> list[Tensor]:
+    def read(self, first: int, n_elements: int) -> Sequence[Tensor]:
         """A block of every source; valid until the next is read."""
-        return [read(first, n_elements, buffer) for read, buffer in self._readers]
+        found = self._whole_reads and self._whole_reads.read(first, n_elements, looks_for_nan=False)
+        return found[0] if found else [read(first, n_elements, buffer) for read, buffer in self._readers]
+
+    def read_finite(self, first: int, n_elements: int) -> Sequence[Tensor]:
+        """The same.
+
+        Raises:
+            NonFiniteError: a source holds NaN or infinity.
+        """
+        found = self._whole_reads and self._whole_reads.read(first, n_elements, looks_for_nan=True)
+        blocks, finite = found or (self.read(first, n_elements), False)
+        if not finite and not all(map(is_finite, blocks)):
+            refuse_inputs(self.tensor, self.sources, blocks)
+        return blocks
 
     def used_by(self, output: Output) -> list[int]:
         """Indices of the blocks that an output is made of."""
@@ -205,14 +220,14 @@ class _Writer:
 
 
 def _observe(formula: Formula, number: int, part: Part, inputs: _OpenTensor, cancelled: threading.Event) -> None:
-    """Show a formula all blocks of the tensor, in order."""
-    for first in range(part.first, part.stop, part.block_elements):
+    """Show a formula the blocks of the tensor, in order: all, or as many as the pass needs."""
+    stop = formula.extent(number) if isinstance(formula, ShortPasses) else part.stop
+    for first in range(part.first, stop, part.block_elements):
         if cancelled.is_set():
             return
-        blocks = inputs.read(first, min(part.block_elements, part.stop - first))
         # One NaN would make every norm and threshold of the tensor NaN, and its cause could no longer be told.
-        if number == 0 and not all(map(is_finite, blocks)):
-            refuse_inputs(part.tensor, inputs.sources, blocks)
+        read = inputs.read if number else inputs.read_finite
+        blocks = read(first, min(part.block_elements, part.stop - first))
         formula.observe(number, first, *inputs.split(blocks))
 
 

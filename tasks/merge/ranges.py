@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import Generator
@@ -13,7 +14,7 @@ from tasks.records import FileDigest
 
 # What file systems answer that cannot reserve space ahead.
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
-_HASH_CHUNK_BYTES = 1 << 20
+_HASH_WINDOW_BYTES = 1 << 22
 
 
 @contextmanager
@@ -91,10 +92,9 @@ class OrderedHash:
             if self._busy:
                 return 0
             self._busy = True
-        buffer = memoryview(bytearray(_HASH_CHUNK_BYTES))
         hashed = 0
         while (end := self._next_end()) is not None:
-            self._hash_up_to(end, buffer)
+            self._hash_up_to(end)
             hashed = end
         return hashed
 
@@ -108,10 +108,14 @@ class OrderedHash:
             self._busy = end is not None
             return end
 
-    def _hash_up_to(self, end: int, buffer: memoryview) -> None:
+    def _hash_up_to(self, end: int) -> None:
+        """Straight from the page cache: to copy bytes into a buffer first takes a tenth of what hashing does."""
         with open_descriptor(self._path, os.O_RDONLY) as descriptor:
+            if os.fstat(descriptor).st_size < end:
+                raise CheckpointError(f"{self._path}: it ends before byte {end}; it was changed while it was written")
             while self._position < end:
-                chunk = buffer[: min(len(buffer), end - self._position)]
-                read_range(descriptor, self._position, chunk, self._path)
-                self._sha256.update(chunk)
-                self._position += len(chunk)
+                offset = self._position - self._position % mmap.ALLOCATIONGRANULARITY
+                stop = min(end, offset + _HASH_WINDOW_BYTES)
+                with mmap.mmap(descriptor, stop - offset, access=mmap.ACCESS_READ, offset=offset) as window:
+                    self._sha256.update(memoryview(window)[self._position - offset :])
+                self._position = stop

@@ -65,6 +65,25 @@ class TensorSource(Protocol):
         ...
 
 
+class FileBlocks:
+    """Reads blocks of a tensor that lies in a file as it is."""
+
+    def __init__(self, descriptor: int, view: TensorView):
+        self.descriptor = descriptor
+        self.dtype = TORCH_DTYPES[view.dtype]
+        self._view = view
+        self._size = DTYPE_BYTES[view.dtype]
+
+    def start_of(self, element: int) -> int:
+        """Where in the file an element begins."""
+        return self._view.start + element * self._size
+
+    def __call__(self, first: int, n_elements: int, buffer: memoryview) -> Tensor:
+        """See `ReadBlock`."""
+        read_range(self.descriptor, self.start_of(first), buffer[: n_elements * self._size], self._view.file)
+        return torch.frombuffer(buffer, dtype=self.dtype, count=n_elements)
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """A checkpoint on this machine's disk, as it is."""
@@ -80,14 +99,8 @@ class FileSource:
     def reading(self, tensor_name: str) -> Generator[ReadBlock]:
         """Open the tensor's file."""
         view = self.tensors[tensor_name]
-        size, dtype = DTYPE_BYTES[view.dtype], TORCH_DTYPES[view.dtype]
         with open_descriptor(view.file, os.O_RDONLY) as descriptor:
-
-            def read(first: int, n_elements: int, buffer: memoryview) -> Tensor:
-                read_range(descriptor, view.start + first * size, buffer[: n_elements * size], view.file)
-                return torch.frombuffer(buffer, dtype=dtype, count=n_elements)
-
-            yield read
+            yield FileBlocks(descriptor, view)
 
     def whole_rows(self, tensor_name: str) -> bool:
         """Any range of a file can be read."""

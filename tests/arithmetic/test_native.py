@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.arithmetic import native
+from tasks.arithmetic import library
+from tasks.arithmetic.library import load_library
 from tasks.arithmetic.linear import weighted_sum
-from tasks.arithmetic.native import add_task_vectors_rounded, load_library, sum_rounded
+from tasks.arithmetic.native import add_task_vectors_rounded, sum_rounded
 from tasks.arithmetic.task_vectors import add_task_vectors
 from tasks.processor import has_fma
 
@@ -147,7 +148,7 @@ def test_what_does_not_fit_together_is_left_to_torch_which_says_so():
 
 @pytest.mark.usefixtures("reloaded")
 def test_without_the_library_torch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(native, "LIBRARY", tmp_path / "_kernels.so")
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "_kernels.so")
     assert sum_rounded([torch.zeros(4)], [1.0], torch.zeros(4)) is None
 
 
@@ -156,7 +157,7 @@ def test_a_file_that_is_no_library_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / "_kernels.so").write_bytes(b"no library")
-    monkeypatch.setattr(native, "LIBRARY", tmp_path / "_kernels.so")
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "_kernels.so")
     with caplog.at_level(logging.WARNING):
         assert load_library() is None
     assert "cannot be loaded, so torch merges, more slowly" in caplog.text
@@ -165,7 +166,7 @@ def test_a_file_that_is_no_library_is_said(
 @needs_library
 @pytest.mark.usefixtures("reloaded")
 def test_the_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
+    monkeypatch.setattr(library, "VERSION", library.VERSION + 1)
     with caplog.at_level(logging.WARNING):
         assert load_library() is None
     assert "is of another version, so torch merges, more slowly; install again" in caplog.text
@@ -173,4 +174,4 @@ def test_the_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPa
 
 @needs_library
 def test_python_and_c_agree_on_the_version():
-    assert ctypes.CDLL(str(native.LIBRARY)).version() == native.VERSION
+    assert ctypes.CDLL(str(library.LIBRARY)).version() == library.VERSION

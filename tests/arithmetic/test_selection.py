@@ -1,19 +1,40 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.arithmetic.compiled import as_elements
+from tasks.arithmetic import native_thinning
+from tasks.arithmetic.library import load_library
 from tasks.arithmetic.selection import LargestMagnitudes
+
+
+@pytest.fixture(params=["in C", "by numba"], autouse=True)
+def counting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to count."""
+    if request.param == "by numba":
+        monkeypatch.setattr(native_thinning, "library_for", lambda tensors: None)
+    elif load_library() is None and shutil.which("cc") is None:
+        pytest.skip("there is no C compiler, so numba counts")
+
+
+def observe(largest: LargestMagnitudes, vector: torch.Tensor, block: int) -> int:
+    """Show a vector in both passes; how many elements the second needs."""
+    origin = torch.zeros_like(vector)
+    for part, zeros in zip(vector.split(block), origin.split(block), strict=True):
+        largest.observe(0, part, zeros)
+    extent = largest.extent()
+    for part, zeros in zip(vector[:extent].split(block), origin[:extent].split(block), strict=True):
+        largest.observe(1, part, zeros)
+    return extent
 
 
 def select(vector: torch.Tensor, counts: list[int], block: int) -> list[torch.Tensor]:
     """What is kept of a vector for each of the counts."""
-    largest = LargestMagnitudes(counts)
-    for number in range(2):
-        for part in vector.split(block):
-            largest.observe(number, part.numpy(), np.zeros_like(part.numpy()))
+    largest = LargestMagnitudes(counts, len(vector))
+    observe(largest, vector, block)
     kept = [vector.clone() for _ in counts]
     for cut, whole in enumerate(kept):
         for part in whole.split(block):
@@ -37,7 +58,7 @@ def select_by_sorting(vector: torch.Tensor, n_kept: int) -> torch.Tensor:
     levels=st.sampled_from([1, 2, 20, 10**9]),
     scale=st.sampled_from([1e-42, 1e-30, 1.0, 1e30]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_exactly_the_largest_are_kept_and_equal_ones_by_position(
     seed: int, n_elements: int, share: float, block: int, levels: int, scale: float
 ):
@@ -86,12 +107,47 @@ def test_float64_is_ranked_by_its_value_in_float32_and_kept_in_full():
 
 def test_differences_of_bfloat16_bits_are_counted_like_numbers():
     base, tensor = (torch.randn(5000, generator=torch.Generator().manual_seed(seed)).bfloat16() for seed in (1, 2))
-    largest = LargestMagnitudes([1000])
+    largest = LargestMagnitudes([1000], 5000)
     for number in range(2):
-        elements, origin = as_elements([tensor, base], torch.float32)
-        assert elements.dtype == np.uint16
-        largest.observe(number, elements, origin)
+        largest.observe(number, tensor, base)
     vector = tensor.float() - base.float()
     expected = select_by_sorting(vector, 1000)
     largest.keep(vector)
     assert torch.equal(vector, expected)
+
+
+@pytest.mark.parametrize("n_kept", [[200_000], [300_000, 100_000]])
+def test_a_vector_that_is_alike_all_over_needs_a_second_look_at_its_first_blocks_only(
+    n_kept: list[int], request: pytest.FixtureRequest
+):
+    vector = torch.randn(400_000, generator=torch.Generator().manual_seed(3))
+    extent = observe(LargestMagnitudes(n_kept, len(vector)), vector, block=50_000)
+    assert extent <= 100_000 if "in C" in request.node.name else extent == 400_000
+
+
+@pytest.mark.parametrize("n_kept", [1, 300, 9000, 50_000, 99_999])
+@pytest.mark.parametrize(
+    "growth",
+    [
+        torch.linspace(1, 3, 100_000),
+        torch.linspace(1, 1e-3, 100_000),
+        torch.cat([torch.zeros(90_000), torch.ones(10_000)]),
+    ],
+    ids=["growing", "shrinking", "zeros first"],
+)
+def test_a_vector_that_changes_on_the_way_is_selected_like_a_sorted_one(n_kept: int, growth: torch.Tensor):
+    vector = torch.randn(100_000, generator=torch.Generator().manual_seed(4)) * growth
+    counts = [n_kept, min(100_000, n_kept + 7000)]
+    for found, count in zip(select(vector, counts, block=3000), counts, strict=True):
+        assert torch.equal(found, select_by_sorting(vector, count))
+
+
+def test_second_looks_in_other_blocks_than_the_first_count_nothing_twice():
+    vector = torch.randn(50_000, generator=torch.Generator().manual_seed(5))
+    largest = LargestMagnitudes([20_000], len(vector))
+    for number, block in [(0, 5000), (1, 1700)]:
+        for part in vector.split(block):
+            largest.observe(number, part, torch.zeros_like(part))
+    kept = vector.clone()
+    largest.keep(kept)
+    assert torch.equal(kept, select_by_sorting(vector, 20_000))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.arithmetic import native
+from tasks.arithmetic import library
 from tasks.errors import NonFiniteError
 from tasks.merge.merge import merge_checkpoints
 from tasks.processor import has_fma
@@ -69,7 +69,7 @@ def test_the_files_are_those_that_torch_writes(
     ]
     options = {"method": name.partition(",")[0]} | METHODS[name]
     found = merge(models, "in one pass", **options)
-    monkeypatch.setattr(native, "load_library", lambda: None)
+    monkeypatch.setattr(library, "load_library", lambda: None)
     assert found == merge(models, "by torch", **options)
 
 

@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements
 from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
+from tasks.arithmetic.native_thinning import Thinning, keep_by_size, keep_none
 from tasks.arithmetic.scratch import SCRATCH
-from tasks.arithmetic.selection import LargestMagnitudes
 from tasks.arithmetic.sparsified import (
     DENSITY,
     LAMBDA,
     SparsifiedMerge,
+    SparsifierBySize,
     densities,
     n_kept,
     normalize,
@@ -21,33 +21,29 @@ GAMMA = Parameter(
 )
 
 
-class KeepMiddle:
+class KeepMiddle(SparsifierBySize):
     """Keeps the elements of a task vector whose magnitudes are neither among the largest nor among the smallest.
 
     Density says how many are kept. Gamma of all are left out as the largest, but no more than density leaves room for.
     """
 
-    whole_rows = False
-
     def __init__(self, inputs: TensorInputs):
         n_elements = inputs.n_elements
+        self._n_elements = n_elements
         self._windows = [
             _window(n_kept(density, n_elements), n_kept(float(parameters["gamma"]), n_elements), n_elements)
             for density, parameters in zip(densities(inputs), inputs.of_candidates, strict=True)
         ]
-        self._largest = {
-            index: LargestMagnitudes([count for count in self._windows[index] if 0 < count < n_elements])
-            for index in task_vectors_of(inputs)
-            if self._windows[index][0] < self._windows[index][1] and self._windows[index] != (0, n_elements)
-        }
-        self._n_elements = n_elements
-        self.scales = [1.0] * len(self._windows)
-        self.observed = list(self._largest)
-        self.n_passes = LargestMagnitudes.N_PASSES if self._largest else 0
-
-    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
-        """Count magnitudes."""
-        self._largest[candidate].observe(number, elements, base)
+        counted = task_vectors_of(inputs)
+        super().__init__(
+            [
+                [count for count in window if 0 < count < n_elements]
+                if index in counted and window[0] < window[1]
+                else []
+                for index, window in enumerate(self._windows)
+            ],
+            n_elements,
+        )
 
     def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
         """Put 0 where an element is too large or too small."""
@@ -66,6 +62,17 @@ class KeepMiddle:
         if too_large:
             # x - x or x - 0.
             vector.sub_(top)
+
+    def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
+        """The same for the library in C."""
+        too_large, large_enough = self._windows[candidate]
+        if candidate not in self._largest:
+            return keep_none() if too_large == large_enough else Thinning()
+        if candidate not in self._thinnings:
+            largest = self._largest[candidate]
+            least = largest.limit(1 if too_large else 0) if large_enough < self._n_elements else None
+            self._thinnings[candidate] = keep_by_size(least, largest.limit(0) if too_large else None)
+        return self._thinnings[candidate]
 
 
 def _window(n_wanted: int, n_largest: int, n_elements: int) -> tuple[int, int]:

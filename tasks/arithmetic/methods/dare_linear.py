@@ -2,38 +2,38 @@
 
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements
 from tasks.arithmetic.method import Formula, Method, TensorInputs
+from tasks.arithmetic.native_thinning import Thinning, keep_at_random
 from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
-from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, densities, normalize
+from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, Sparsifier, densities, normalize
 
 
-class DropAtRandom:
+class DropAtRandom(Sparsifier):
     """Keeps each element of a task vector with the probability that is its density.
 
     Rescaled by 1 / density as in the paper, the mean over seeds is the task vector itself.
     """
 
-    n_passes = 0
-    whole_rows = False
-
     def __init__(self, inputs: TensorInputs):
-        self.observed: list[int] = []
         self._densities = densities(inputs)
         names = inputs.candidates or tuple(map(str, range(len(inputs.weights))))
         self._numbers = [PositionalNumbers(inputs.seed, inputs.name, name) for name in names]
         rescale = bool(inputs.parameters["rescale"])
         self.scales = [1 / density if rescale and density > 0 else 1.0 for density in self._densities]
 
-    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
-        """Never called."""
-        raise NotImplementedError("what is dropped at random depends on no other element")
-
     def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
         """Put 0 into what is dropped."""
         density = self._densities[candidate]
         if density < 1:
             self._numbers[candidate].keep(first, vector, as_chance(density))
+
+    def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
+        """The same for the library in C."""
+        density = self._densities[candidate]
+        if density == 1:
+            return Thinning()
+        key = self._numbers[candidate].key_of(first, n_elements)
+        return keep_at_random(key, as_chance(density)) if key else None
 
 
 def dare_linear(inputs: TensorInputs) -> Formula:

@@ -6,12 +6,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements
 from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
+from tasks.arithmetic.native_thinning import Thinning, keep_by_rank, keep_none
 from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
-from tasks.arithmetic.row_ranks import by_rank
+from tasks.arithmetic.row_ranks import bins_of, by_rank
 from tasks.arithmetic.scratch import SCRATCH
-from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, densities, normalize
+from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, Sparsifier, densities, normalize
 
 EPSILON = Parameter(
     "epsilon",
@@ -23,7 +23,7 @@ EPSILON = Parameter(
 )
 
 
-class DropBySize:
+class DropBySize(Sparsifier):
     """Keeps each element of a task vector with a probability that grows with the rank of its magnitude in its row.
 
     The probability rises linearly from density - epsilon for the smallest to density + epsilon for the largest; what
@@ -31,23 +31,19 @@ class DropBySize:
     keeps everything and density 0 nothing, whatever epsilon is.
     """
 
-    n_passes = 0
     whole_rows = True
 
     def __init__(self, inputs: TensorInputs):
-        self.observed: list[int] = []
         self._densities = densities(inputs)
         self.scales = [1.0] * len(self._densities)
         self._rescale = bool(inputs.parameters["rescale"])
         self._length = inputs.shape[-1] if inputs.shape else 1
+        self._shift, n_bins = bins_of(self._length)
+        self.row = self._length, n_bins
         names = inputs.candidates or tuple(map(str, range(len(inputs.weights))))
         self._numbers = [PositionalNumbers(inputs.seed, inputs.name, name) for name in names]
         self._epsilons = [float(parameters["epsilon"]) for parameters in inputs.of_candidates]
         _check_probabilities(names, self._densities, self._epsilons)
-
-    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
-        """Never called."""
-        raise NotImplementedError("what is dropped depends on no other row")
 
     def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
         """Put 0 into what is dropped, and rescale the rest; the part holds whole rows."""
@@ -59,6 +55,15 @@ class DropBySize:
             chances = SCRATCH.vector("chances", len(vector), torch.int32).numpy()
             by_rank(vector, self._length, by_size.numpy(), chances)
             self._numbers[candidate].keep_each(first, vector, chances, self._rescale)
+
+    def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
+        """The same for the library in C."""
+        density = self._densities[candidate]
+        if density in (0, 1):
+            return Thinning() if density else keep_none()
+        key = self._numbers[candidate].key_of(first, n_elements)
+        by_size = keep_chances(density, self._epsilons[candidate], self._length)
+        return keep_by_rank(key, by_size, self._shift, self._rescale) if key else None
 
 
 # Not kept by the formula: there is one for every tensor, all of them at once.

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from tasks.arithmetic.compiled import Elements
 from tasks.arithmetic.method import Formula, Method, TensorInputs
-from tasks.arithmetic.selection import LargestMagnitudes
+from tasks.arithmetic.native_thinning import Thinning, keep_by_size, keep_none
 from tasks.arithmetic.sparsified import (
     DENSITY,
     LAMBDA,
     SparsifiedMerge,
+    SparsifierBySize,
     densities,
     n_kept,
     normalize,
@@ -16,25 +16,19 @@ from tasks.arithmetic.sparsified import (
 )
 
 
-class KeepLargest:
+class KeepLargest(SparsifierBySize):
     """Keeps the elements of largest magnitude of a task vector, over the whole tensor."""
-
-    whole_rows = False
 
     def __init__(self, inputs: TensorInputs):
         self._counts = [n_kept(density, inputs.n_elements) for density in densities(inputs)]
-        self._largest = {
-            index: LargestMagnitudes([self._counts[index]])
-            for index in task_vectors_of(inputs)
-            if 0 < self._counts[index] < inputs.n_elements
-        }
-        self.scales = [1.0] * len(self._counts)
-        self.observed = list(self._largest)
-        self.n_passes = LargestMagnitudes.N_PASSES if self._largest else 0
-
-    def observe(self, number: int, candidate: int, elements: Elements, base: Elements) -> None:
-        """Count magnitudes."""
-        self._largest[candidate].observe(number, elements, base)
+        counted = task_vectors_of(inputs)
+        super().__init__(
+            [
+                [count] if index in counted and 0 < count < inputs.n_elements else []
+                for index, count in enumerate(self._counts)
+            ],
+            inputs.n_elements,
+        )
 
     def sparsify(self, candidate: int, first: int, vector: Tensor) -> None:
         """Put 0 where an element is not among the largest."""
@@ -42,6 +36,14 @@ class KeepLargest:
             self._largest[candidate].keep(vector)
         elif self._counts[candidate] == 0:
             vector.zero_()
+
+    def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
+        """The same for the library in C."""
+        if candidate not in self._largest:
+            return Thinning() if self._counts[candidate] else keep_none()
+        if candidate not in self._thinnings:
+            self._thinnings[candidate] = keep_by_size(self._largest[candidate].limit())
+        return self._thinnings[candidate]
 
 
 def ties(inputs: TensorInputs) -> Formula:

@@ -108,5 +108,5 @@ def test_a_tensor_of_one_element_is_kept_and_rescaled_or_dropped(shape: tuple[in
 
 def test_nothing_is_observed():
     sparsifier = DropAtRandom(TensorInputs("t", (1,), (1.0,), {"rescale": True}, ({"density": 0.5},)))
-    with pytest.raises(NotImplementedError, match="no other element"):
-        sparsifier.observe(0, 0, np.zeros(1), np.zeros(1))
+    with pytest.raises(NotImplementedError, match="nothing that was to be seen"):
+        sparsifier.observe(0, torch.zeros(1), [torch.zeros(1)])

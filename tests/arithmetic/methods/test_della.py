@@ -110,5 +110,5 @@ def test_the_bounds_themselves_are_allowed():
 
 def test_nothing_is_observed():
     inputs = TensorInputs("t", (1,), (1.0,), {"rescale": True}, ({"density": 0.5, "epsilon": 0.1},))
-    with pytest.raises(NotImplementedError, match="no other row"):
-        DropBySize(inputs).observe(0, 0, np.zeros(1), np.zeros(1))
+    with pytest.raises(NotImplementedError, match="nothing that was to be seen"):
+        DropBySize(inputs).observe(0, torch.zeros(1), [torch.zeros(1)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.arithmetic.compiled import compiled
-from tasks.arithmetic.kept_kernels import _FilePerSignature
+from tasks.arithmetic.compiled.kept_kernels import _FilePerSignature
+from tasks.arithmetic.compiled.kernel import compiled
 
 
 def double(numbers: NDArray[np.float32] | NDArray[np.float64]) -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tasks.arithmetic.compiled import as_elements, compiled, magnitude_pattern, subtract, widen
-from tasks.arithmetic.kept_kernels import KeptKernels
+from tasks.arithmetic.compiled.differences import subtract
+from tasks.arithmetic.compiled.kept_kernels import KeptKernels
+from tasks.arithmetic.compiled.kernel import compiled, magnitude_pattern, widen
+from tasks.arithmetic.elements import as_elements
 
 
 def double(numbers: NDArray[np.float64]) -> None:

@@ -1,0 +1,95 @@
+"""The library in C (`*.c` here): one pass over the inputs, where torch needs one for every operation.
+
+It is made when the package is installed, where there is a C compiler (`hatch_build.py`). Without it, and for dtypes
+that it does not know, callers let torch and numba compute: the bytes are the same.
+"""
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = Path(__file__).with_name("_kernels.so")
+VERSION = 2
+"""Of the functions in C; `kernels.c` says it, too."""
+
+_DTYPES = {torch.bfloat16: 0, torch.float32: 1}
+_POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
+_BLOCK = [_POINTER, _INT]
+"""Where a block is, and the code of its dtype."""
+_ARGUMENTS = {
+    "weighted_sum": [_POINTER, _POINTER, _POINTER, _INT, _SIZE, *_BLOCK],
+    "add_task_vectors": [_POINTER, _POINTER, _POINTER, _FLOAT, _INT, _SIZE, *_BLOCK],
+    "thinned_sum": [
+        _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, ctypes.c_uint32, _SIZE, _SIZE,
+        _POINTER, _POINTER, *_BLOCK,
+    ],
+    "count_magnitudes": [_POINTER, _INT, *_BLOCK],
+    "add_products": [*_BLOCK, *_BLOCK, *_BLOCK, _SIZE, ctypes.c_int64, _POINTER, _POINTER],
+    "read_blocks": [_INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER],
+}  # fmt: skip
+
+
+@cache
+def load_library() -> ctypes.CDLL | None:
+    """The library; None where it was not made, or is of another version of the source."""
+    if not LIBRARY.is_file():
+        logger.debug("%s was not made, as there was no C compiler: torch merges, more slowly", LIBRARY)
+        return None
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        version = library.version()
+    except (OSError, AttributeError) as error:
+        logger.warning("%s cannot be loaded, so torch merges, more slowly: %s; install again", LIBRARY, error)
+        return None
+    if version != VERSION:
+        logger.warning("%s is of another version, so torch merges, more slowly; install again", LIBRARY)
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        getattr(library, name).argtypes = arguments
+    library.count_magnitudes.restype = None
+    return library
+
+
+def library_for(tensors: Sequence[Tensor]) -> ctypes.CDLL | None:
+    """The library, if it can read and write all of these tensors, (n,) each."""
+    n_elements = len(tensors[0])
+    for tensor in tensors:
+        if not is_known_dtype(tensor.dtype) or tensor.device.type != "cpu":
+            return None
+        if tensor.dim() != 1 or len(tensor) != n_elements or not tensor.is_contiguous():
+            return None
+        if tensor.data_ptr() % tensor.element_size():
+            return None  # C may assume what torch does not: that a number lies at a multiple of its size.
+    return load_library()
+
+
+def addresses(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
+    """Where tensors begin in memory; they must be held for as long."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def is_known_dtype(dtype: torch.dtype) -> bool:
+    """Whether C can read and write numbers of this dtype."""
+    return dtype in _DTYPES
+
+
+def code(tensor: Tensor) -> int:
+    """The number by which C knows the tensor's dtype."""
+    return _DTYPES[tensor.dtype]
+
+
+def codes(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_int]":
+    """`code` of each."""
+    return (ctypes.c_int * len(tensors))(*map(code, tensors))
+
+
+def floats(numbers: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
+    """Numbers, rounded to float32."""
+    return (ctypes.c_float * len(numbers))(*numbers)

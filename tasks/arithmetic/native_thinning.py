@@ -1,0 +1,206 @@
+"""Merges of thinned out task vectors in one pass over the inputs, in C (`thinning.c`); see `tasks.arithmetic.library`.
+
+One call does a whole block: every call takes Python's lock, for which the threads of a merge would wait for each other.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.arithmetic.library import addresses, code, codes, floats, library_for
+from tasks.arithmetic.scratch import SCRATCH
+
+_TILE = 1024
+"""As in C."""
+
+
+class Thinning(ctypes.Structure):
+    """What is kept of one task vector: all, or as one of the functions below says."""
+
+    _fields_ = [
+        ("how", ctypes.c_int32),
+        ("has_least", ctypes.c_int32),
+        ("has_largest", ctypes.c_int32),
+        ("rescale", ctypes.c_int32),
+        ("least", ctypes.c_uint32),
+        ("largest", ctypes.c_uint32),
+        ("least_ties", ctypes.c_int64),
+        ("largest_ties", ctypes.c_int64),
+        ("key", ctypes.c_uint32 * 2),
+        ("chance", ctypes.c_uint32),
+        ("shift", ctypes.c_uint32),
+        ("chances", ctypes.c_void_p),
+    ]
+
+
+class _RowMemory(ctypes.Structure):
+    _fields_ = [
+        ("length", ctypes.c_ssize_t),
+        ("n_bins", ctypes.c_int32),
+        ("counts", ctypes.c_void_p),
+        ("bins", ctypes.c_void_p),
+        ("keys", ctypes.c_void_p),
+        ("chances", ctypes.c_void_p),
+    ]
+
+
+class _Counting(ctypes.Structure):
+    _fields_ = [
+        ("block", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("n_windows", ctypes.c_uint32),
+        ("n_elements", ctypes.c_int64),
+        ("upper", ctypes.c_void_p),
+        ("bins", ctypes.c_void_p),
+        ("windows", ctypes.c_void_p),
+    ]
+
+
+def keep_none() -> Thinning:
+    """Drop all."""
+    return Thinning(how=1)
+
+
+def keep_by_size(least: tuple[int, int] | None, largest: tuple[int, int] | None = None) -> Thinning:
+    """Keep magnitudes from the least on, below the largest.
+
+    Args:
+        least: Bit pattern of a magnitude, and how many elements of just that magnitude are kept, the first of the
+            tensor; None for no limit.
+        largest: The same of those that are too large: how many of just that magnitude are dropped.
+    """
+    least_pattern, least_ties = least or (0, 0)
+    largest_pattern, largest_ties = largest or (0, 0)
+    return Thinning(
+        how=2, has_least=least is not None, least=least_pattern, least_ties=least_ties,
+        has_largest=largest is not None, largest=largest_pattern, largest_ties=largest_ties,
+    )  # fmt: skip
+
+
+def keep_at_random(key: tuple[int, int], chance: int) -> Thinning:
+    """Keep each element with one chance; see `PositionalNumbers.keep`."""
+    return Thinning(how=3, key=key, chance=chance)
+
+
+def keep_by_rank(key: tuple[int, int], chances: Tensor, shift: int, rescale: bool) -> Thinning:
+    """Keep each element with the chance of its rank in its row; see `PositionalNumbers.keep_each` and `by_rank`.
+
+    Args:
+        key: Of the numbers.
+        chances: (length,) in int32, of the smallest magnitude first.
+        shift: Bins are of a pattern's bits from here on.
+        rescale: Divide what is kept by its chance.
+    """
+    made = Thinning(how=4, key=key, chances=chances.data_ptr(), shift=shift, rescale=rescale)
+    made.held = chances
+    return made
+
+
+def thinned_sum_rounded(
+    start_from: Tensor,
+    base: Tensor,
+    skills: Sequence[Tensor],
+    thinnings: Sequence[Thinning | None],
+    coefficients: Sequence[float],
+    weights: Sequence[float] | None,
+    normalize: bool,
+    scale: float,
+    position: int,
+    row: tuple[int, int] | None,
+    out: Tensor,
+) -> bool | None:
+    """start_from + scale x combination of thinned out (skill - base), rounded once to the dtype of `out`.
+
+    Args:
+        start_from: (n,).
+        base: (n,).
+        skills: (n,) each.
+        thinnings: One per skill; their ties are counted down. With a None nothing is done.
+        coefficients: One per skill, as for `plain_sum` or `agreeing_sum`.
+        weights: One per skill, to elect signs, as for `agreeing_sum`; None for a plain sum.
+        normalize: As for `agreeing_sum`.
+        scale: Factor of the combination.
+        position: Of the first element in the tensor, modulo 2**32; the block does not go beyond the next multiple.
+        row: Length of a row and number of bins where elements are kept by rank; the block then holds whole rows.
+        out: (n,), where the result is put.
+
+    Returns:
+        Whether all of it is finite; None, and `out` as it was, where it cannot be done here.
+    """
+    blocks = [start_from, base, *skills]
+    library = library_for([*blocks, out])
+    known = [thinning for thinning in thinnings if thinning is not None]
+    if library is None or len(known) < len(skills):
+        return None
+    length, n_bins = row or (1, 0)
+    tile = max(1, _TILE // length) * length if row else _TILE
+    counted = (Thinning * len(known))(*known)
+    memory = SCRATCH.vector("tiles", (len(skills) + 5) * tile, torch.float32)
+    is_finite = library.thinned_sum(
+        addresses(blocks), codes(blocks), counted, floats(coefficients), floats(list(map(abs, weights or ()))),
+        len(skills), weights is not None, normalize, scale, position, len(out), tile, memory.data_ptr(),
+        ctypes.byref(_row_memory(length, n_bins)), out.data_ptr(), code(out),
+    )  # fmt: skip
+    for thinning, after in zip(known, counted, strict=True):
+        thinning.least_ties, thinning.largest_ties = after.least_ties, after.largest_ties
+    return bool(is_finite)
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What is to be counted of one task vector, as `LargestMagnitudes` needs it."""
+
+    block: Tensor
+    """(n,) what the vector leads to."""
+    upper: NDArray[np.int64] | None = None
+    """(bins,) where all are counted by the upper bits of their patterns; None for not."""
+    windows: Sequence[tuple[int, NDArray[np.int64]]] = ()
+    """The first bin of each window, and (bins, lower bits) where what is in it is counted one by one."""
+
+
+def count_magnitudes(countings: Sequence[Counting], origin: Tensor) -> bool:
+    """Count the magnitudes of blocks - origin by the bits of their patterns.
+
+    Args:
+        countings: Their blocks may be shorter than the origin, of which then the beginning counts.
+        origin: (n,).
+
+    Returns:
+        Whether it was done; otherwise all counts are as they were.
+    """
+    libraries = [library_for([each.block, origin[: len(each.block)]]) for each in countings]
+    if not libraries or libraries[0] is None or None in libraries:
+        return False
+    held = [_as_arrays(each.windows) for each in countings]
+    structures = (_Counting * len(countings))(
+        *[
+            _Counting(
+                each.block.data_ptr(), code(each.block), len(each.windows), len(each.block),
+                None if each.upper is None else each.upper.ctypes.data, ctypes.addressof(bins),
+                ctypes.addressof(places),
+            )
+            for each, (bins, places) in zip(countings, held, strict=True)
+        ]
+    )  # fmt: skip
+    libraries[0].count_magnitudes(structures, len(countings), origin.data_ptr(), code(origin))
+    return True
+
+
+def _as_arrays(windows: Sequence[tuple[int, NDArray[np.int64]]]) -> "tuple[ctypes.Array[Any], ctypes.Array[Any]]":
+    """First bins, and where counts begin in memory."""
+    n_windows = len(windows)
+    places = [counts.ctypes.data for _, counts in windows]
+    return (ctypes.c_uint32 * n_windows)(*[first for first, _ in windows]), (ctypes.c_void_p * n_windows)(*places)
+
+
+def _row_memory(length: int, n_bins: int) -> _RowMemory:
+    """Memory of this thread for ranking a row, see `thinning.c`."""
+    start = SCRATCH.vector("ranks", 4 * length + n_bins, torch.int32).data_ptr()
+    bins, chances, counts = (start + 4 * n_before for n_before in (2 * length, 3 * length, 4 * length))
+    return _RowMemory(length, n_bins, counts, bins, start, chances)

@@ -1,0 +1,317 @@
+/*
+ * Merges of thinned out task vectors, in one pass over blocks: subtract, thin out, elect signs, sum, add, round.
+ *
+ * A tile of elements, or the rows that fit into it, goes through all of these steps while it lies in the cache. What each
+ * step does is said where numba does it: selection.py, random_masks.py, row_ranks.py, consensus.py.
+ */
+
+#include <stdlib.h>
+
+#include "kernels.h"
+
+#define TILE 1024
+#define LOWER_BITS 16
+/* As selection.py has it. */
+#define WINDOW_BINS 4u
+/* As row_ranks.py has them. */
+#define N_OCTAVES 8
+#define MOVES_PER_KEY 8
+
+enum how { ALL = 0, NONE = 1, BY_SIZE = 2, AT_RANDOM = 3, BY_RANK = 4 };
+
+/* What is kept of one task vector; `Thinning` in native_thinning.py. */
+struct thinning {
+    int32_t how;
+    int32_t has_least, has_largest; /* BY_SIZE: elements smaller than the least, or as large as the largest, are dropped */
+    int32_t rescale;                /* BY_RANK */
+    uint32_t least, largest;        /* patterns of magnitudes */
+    int64_t least_ties, largest_ties; /* so many more of just that magnitude count as larger; counted down */
+    uint32_t key[2];
+    uint32_t chance;                /* AT_RANDOM: of 2**31 */
+    uint32_t shift;                 /* BY_RANK: bins are of the bits of a pattern from here on */
+    const int32_t *chances;         /* BY_RANK: of the ranks of a row, of 2**31 */
+};
+
+/* Memory for the ranks of one row of `length`. */
+struct row_memory {
+    ptrdiff_t length;
+    int32_t n_bins;
+    uint32_t *counts;  /* n_bins */
+    uint32_t *bins;    /* length */
+    uint64_t *keys;    /* length */
+    int32_t *chances;  /* length */
+};
+
+INLINE uint32_t pattern_of(float number) { return to_bits(number) & 0x7fffffffu; }
+
+INLINE void subtract(float *restrict numbers, const float *restrict origin, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) numbers[i] = numbers[i] - origin[i];
+}
+
+/* n elements of a block from element `first`, minus those of a tile. */
+INLINE void load_change(const void *block, int dtype, ptrdiff_t first, int n, const float *restrict origin,
+                        float *restrict out) {
+    if (dtype == BFLOAT16)
+        for (int i = 0; i < n; i++) out[i] = element(block, BFLOAT16, first + i) - origin[i];
+    else
+        for (int i = 0; i < n; i++) out[i] = element(block, FLOAT32, first + i) - origin[i];
+}
+
+/* Drop magnitudes below a pattern, and those equal to it but for the first `n_ties`, which is counted down. */
+INLINE void keep_largest(float *restrict vector, ptrdiff_t n, uint32_t least, int64_t *n_ties) {
+    int32_t n_equal = 0;
+    if (*n_ties > 0)
+        for (ptrdiff_t i = 0; i < n; i++) n_equal += pattern_of(vector[i]) == least;
+    if (n_equal <= *n_ties) {
+        /* All of the equal ones are kept, or none. */
+        uint32_t limit = *n_ties > 0 ? least : least + 1;
+        for (ptrdiff_t i = 0; i < n; i++) vector[i] = pattern_of(vector[i]) >= limit ? vector[i] : 0.0f;
+        *n_ties -= n_equal;
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t pattern = pattern_of(vector[i]);
+        if (pattern == least && *n_ties > 0)
+            *n_ties -= 1;
+        else if (pattern <= least)
+            vector[i] = 0.0f;
+    }
+}
+
+/* At most TILE elements. */
+INLINE void keep_by_size(float *restrict vector, ptrdiff_t n, struct thinning *thinning) {
+    float top[TILE];
+    if (thinning->has_largest) {
+        for (ptrdiff_t i = 0; i < n; i++) top[i] = vector[i];
+        keep_largest(top, n, thinning->largest, &thinning->largest_ties);
+    }
+    if (thinning->has_least) keep_largest(vector, n, thinning->least, &thinning->least_ties);
+    /* x - x, or x - 0. */
+    if (thinning->has_largest) subtract(vector, top, n);
+}
+
+INLINE uint32_t random_number(uint32_t position, const uint32_t *key) {
+    uint32_t x = position * 0x9e3779b9u + key[0];
+    x = ((x ^ (x >> 16)) * 0x7feb352du) ^ key[1];
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
+INLINE void keep_at_random(float *restrict vector, ptrdiff_t n, uint32_t position, const struct thinning *thinning) {
+    const uint32_t key[2] = {thinning->key[0], thinning->key[1]}, chance = thinning->chance;
+    for (ptrdiff_t i = 0; i < n; i++)
+        vector[i] = (random_number(position + (uint32_t)i, key) >> 1) < chance ? vector[i] : 0.0f;
+}
+
+static int compare_keys(const void *left, const void *right) {
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* Put keys (magnitude, position) in the order of bins, and of positions in each bin. */
+INLINE void sort_into_bins(const float *restrict row, uint32_t shift, struct row_memory *memory) {
+    ptrdiff_t n = memory->length;
+    uint32_t *restrict bins = memory->bins, *restrict counts = memory->counts;
+    uint64_t *restrict keys = memory->keys;
+    uint32_t largest = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t pattern = pattern_of(row[i]);
+        largest = pattern > largest ? pattern : largest;
+    }
+    int32_t lowest = (int32_t)(largest >> shift) - (memory->n_bins - 1), first = lowest > 0 ? lowest : 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int32_t bin = (int32_t)(pattern_of(row[i]) >> shift) - first;
+        bins[i] = (uint32_t)(bin > 0 ? bin : 0);
+    }
+    memset(counts, 0, (size_t)memory->n_bins * sizeof *counts);
+    for (ptrdiff_t i = 0; i < n; i++) counts[bins[i]]++;
+    uint32_t before = 0;
+    for (int32_t i = 0; i < memory->n_bins; i++) {
+        uint32_t count = counts[i];
+        counts[i] = before;
+        before += count;
+    }
+    for (ptrdiff_t i = 0; i < n; i++)
+        keys[counts[bins[i]]++] = (uint64_t)pattern_of(row[i]) << 32 | (uint32_t)i;
+}
+
+/* Move each key before the larger ones. */
+INLINE void sort_by_moves(uint64_t *keys, ptrdiff_t n) {
+    ptrdiff_t n_moves = 0;
+    for (ptrdiff_t i = 1; i < n; i++) {
+        uint64_t key = keys[i];
+        ptrdiff_t place = i;
+        while (place > 0 && keys[place - 1] > key) {
+            keys[place] = keys[place - 1];
+            place--;
+        }
+        keys[place] = key;
+        n_moves += i - place;
+        if (n_moves > MOVES_PER_KEY * n) {
+            qsort(keys, (size_t)n, sizeof *keys, compare_keys);
+            return;
+        }
+    }
+}
+
+INLINE void keep_by_rank(float *restrict vector, ptrdiff_t n, uint32_t position, const struct thinning *thinning,
+                         struct row_memory *memory) {
+    const uint32_t key[2] = {thinning->key[0], thinning->key[1]};
+    ptrdiff_t length = memory->length;
+    int32_t *restrict chances = memory->chances;
+    for (ptrdiff_t start = 0; start < n; start += length) {
+        float *restrict row = vector + start;
+        uint32_t first = position + (uint32_t)start;
+        sort_into_bins(row, thinning->shift, memory);
+        sort_by_moves(memory->keys, length);
+        for (ptrdiff_t i = 0; i < length; i++) chances[(uint32_t)memory->keys[i]] = thinning->chances[i];
+        for (ptrdiff_t i = 0; i < length; i++) {
+            int is_kept = (random_number(first + (uint32_t)i, key) >> 1) < (uint32_t)chances[i];
+            float probability = thinning->rescale ? (float)chances[i] * 0x1p-31f : 1.0f;
+            row[i] = is_kept ? row[i] / probability : 0.0f;
+        }
+    }
+}
+
+INLINE void thin_out(float *vector, ptrdiff_t n, uint32_t position, struct thinning *thinning,
+                     struct row_memory *memory) {
+    switch (thinning->how) {
+    case NONE: memset(vector, 0, (size_t)n * sizeof *vector); break;
+    case BY_SIZE: keep_by_size(vector, n, thinning); break;
+    case AT_RANDOM: keep_at_random(vector, n, position, thinning); break;
+    case BY_RANK: keep_by_rank(vector, n, position, thinning, memory); break;
+    default: break;
+    }
+}
+
+/* total = sum of coefficient x vector, as torch adds them: product and sum rounded once. */
+INLINE void add_plainly(const float *vectors, ptrdiff_t stride, const float *coefficients, int n_vectors, ptrdiff_t n,
+                        float *restrict total) {
+    for (ptrdiff_t i = 0; i < n; i++) total[i] = 0.0f;
+    for (int k = 0; k < n_vectors; k++) {
+        const float *restrict vector = vectors + k * stride;
+        const float coefficient = coefficients[k];
+        for (ptrdiff_t i = 0; i < n; i++) total[i] = fmaf(coefficient, vector[i], total[i]);
+    }
+}
+
+/* The same of what has the elected sign, products and sums rounded one by one; see consensus.py. */
+INLINE void add_agreeing(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
+                         int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict agreeing,
+                         float *restrict total) {
+    float smallest = sizes[0];
+    for (int k = 1; k < n_vectors; k++) smallest = sizes[k] < smallest ? sizes[k] : smallest;
+    for (ptrdiff_t i = 0; i < n; i++) elected[i] = agreeing[i] = total[i] = 0.0f;
+    for (int k = 0; k < n_vectors; k++) {
+        const float *restrict vector = vectors + k * stride;
+        const float coefficient = coefficients[k];
+        for (ptrdiff_t i = 0; i < n; i++) elected[i] += vector[i] * coefficient;
+    }
+    for (int k = 0; k < n_vectors; k++) {
+        const float *restrict vector = vectors + k * stride;
+        const float coefficient = coefficients[k], size = sizes[k];
+        for (ptrdiff_t i = 0; i < n; i++) {
+            float weighted = vector[i] * coefficient;
+            int agrees = ((weighted > 0) & (elected[i] > 0)) | ((weighted < 0) & (elected[i] < 0));
+            total[i] += agrees ? weighted : 0.0f;
+            agreeing[i] += agrees ? size : 0.0f;
+        }
+    }
+    if (normalize)
+        for (ptrdiff_t i = 0; i < n; i++) total[i] /= agreeing[i] > smallest ? agreeing[i] : smallest;
+}
+
+/*
+ * out = blocks[0] + scale x combination of thinned out (blocks[2 + k] - blocks[1]).
+ *
+ * tile: elements at a time, whole rows where ranks are asked for, else at most TILE. memory: (n_skills + 5) x tile floats.
+ * Returns whether all of it is finite.
+ */
+CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thinning *thinnings,
+                       const float *coefficients, const float *sizes, int n_skills, int elect, int normalize,
+                       float scale, uint32_t position, ptrdiff_t n_elements, ptrdiff_t tile, float *memory,
+                       struct row_memory *row_memory, void *out, int out_dtype) {
+    float *vectors = memory, *origin = vectors + n_skills * tile, *total = origin + tile;
+    float *elected = total + tile, *agreeing = elected + tile, *result = agreeing + tile;
+    uint32_t largest = 0;
+    for (ptrdiff_t first = 0; first < n_elements; first += tile) {
+        int n = (int)(n_elements - first < tile ? n_elements - first : tile);
+        load(blocks[1], dtypes[1], first, n, origin);
+        for (int k = 0; k < n_skills; k++) {
+            float *vector = vectors + k * tile;
+            load_change(blocks[k + 2], dtypes[k + 2], first, n, origin, vector);
+            thin_out(vector, n, position + (uint32_t)first, thinnings + k, row_memory);
+        }
+        if (elect && n_skills)
+            add_agreeing(vectors, tile, coefficients, sizes, n_skills, normalize, n, elected, agreeing, total);
+        else
+            add_plainly(vectors, tile, coefficients, n_skills, n, total);
+        load(blocks[0], dtypes[0], first, n, result);
+        for (int i = 0; i < n; i++) result[i] = fmaf(scale, total[i], result[i]);
+        largest = store(result, n, largest, out, out_dtype, first);
+    }
+    return is_finite(largest, out_dtype);
+}
+
+INLINE void fill_with(const void *block, int dtype, const void *origin, int origin_dtype, ptrdiff_t first, int n,
+                      uint32_t *restrict patterns) {
+    for (int i = 0; i < n; i++)
+        patterns[i] = pattern_of(element(block, dtype, first + i) - element(origin, origin_dtype, first + i));
+}
+
+/* The patterns of the magnitudes of n differences, from element `first`. */
+INLINE void fill_patterns(const void *block, int dtype, const void *origin, int origin_dtype, ptrdiff_t first, int n,
+                          uint32_t *restrict patterns) {
+    if (dtype == BFLOAT16 && origin_dtype == BFLOAT16)
+        fill_with(block, BFLOAT16, origin, BFLOAT16, first, n, patterns);
+    else if (dtype == BFLOAT16)
+        fill_with(block, BFLOAT16, origin, FLOAT32, first, n, patterns);
+    else if (origin_dtype == BFLOAT16)
+        fill_with(block, FLOAT32, origin, BFLOAT16, first, n, patterns);
+    else
+        fill_with(block, FLOAT32, origin, FLOAT32, first, n, patterns);
+}
+
+/*
+ * Count those of a tile's patterns that lie in the window by what they are above its lowest. They are few, and where they
+ * are cannot be foreseen: eight flags are looked at together.
+ */
+INLINE void count_in_window(const uint32_t *restrict patterns, uint32_t lowest, int64_t *counts) {
+    uint8_t flags[TILE];
+    for (int i = 0; i < TILE; i++) flags[i] = patterns[i] - lowest < WINDOW_BINS << LOWER_BITS;
+    for (int start = 0; start < TILE; start += 8) {
+        uint64_t word;
+        memcpy(&word, flags + start, sizeof word);
+        for (; word; word &= word - 1) counts[patterns[start + (__builtin_ctzll(word) >> 3)] - lowest]++;
+    }
+}
+
+/* What is counted of one task vector; `Counting` in native_thinning.py. */
+struct counting {
+    const void *block;
+    int32_t dtype;
+    uint32_t n_windows;
+    int64_t n_elements; /* the first so many of the block are counted */
+    int64_t *upper;     /* all, by the upper bits of their patterns; NULL: not counted */
+    const uint32_t *bins;
+    int64_t *const *windows; /* from bin bins[w] on, one by one in windows[w] */
+};
+
+/* Count magnitudes of differences from one origin. */
+CLONES void count_magnitudes(const struct counting *countings, int n_countings, const void *origin, int origin_dtype) {
+    uint32_t patterns[TILE];
+    for (int k = 0; k < n_countings; k++) {
+        const struct counting *counting = countings + k;
+        int64_t *upper = counting->upper;
+        for (ptrdiff_t first = 0; first < counting->n_elements; first += TILE) {
+            int n = (int)(counting->n_elements - first < TILE ? counting->n_elements - first : TILE);
+            fill_patterns(counting->block, counting->dtype, origin, origin_dtype, first, n, patterns);
+            if (upper)
+                for (int i = 0; i < n; i++) upper[patterns[i] >> LOWER_BITS]++;
+            /* What is left of the last tile is in no window. */
+            for (int i = n; i < TILE; i++) patterns[i] = 0xffffffffu;
+            for (uint32_t w = 0; w < counting->n_windows; w++)
+                count_in_window(patterns, counting->bins[w] << LOWER_BITS, counting->windows[w]);
+        }
+    }
+}

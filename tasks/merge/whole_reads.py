@@ -1,0 +1,58 @@
+"""A block of every source in one call of the library in C, where all of them lie in files as they are.
+
+Every read of its own takes Python's lock twice, for which the threads of a merge would wait for each other.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tasks.arithmetic.library import addresses, code, is_known_dtype, load_library
+from tasks.merge.sources import FileBlocks, ReadBlock
+
+_READ, _NOT_FINITE = 0, 2
+
+
+class WholeReads:
+    """Blocks of one tensor in several files, read into the same memory again and again."""
+
+    def __init__(self, library: ctypes.CDLL, readers: Sequence[FileBlocks], buffers: Sequence[memoryview]):
+        self._library = library
+        self._readers = list(readers)
+        self._buffers = buffers
+        self._descriptors = (ctypes.c_int * len(readers))(*[reader.descriptor for reader in readers])
+        self._blocks: list[Tensor] = []
+
+    @classmethod
+    def of(cls, readers: Sequence[ReadBlock], buffers: Sequence[memoryview]) -> "WholeReads | None":
+        """Reads of all of them; None where the library cannot do that."""
+        files = [reader for reader in readers if isinstance(reader, FileBlocks) and is_known_dtype(reader.dtype)]
+        library = load_library()
+        return cls(library, files, buffers) if library and files and len(files) == len(readers) else None
+
+    def read(self, first: int, n_elements: int, looks_for_nan: bool) -> tuple[Sequence[Tensor], bool] | None:
+        """A block of every file.
+
+        Args:
+            first: Index of its first element.
+            n_elements: Its length.
+            looks_for_nan: Whether to say that numbers are finite.
+
+        Returns:
+            (n_elements,) each, valid until the next is read, and whether all are finite, if that was asked for; None
+            where a file could not be read, as the reader by itself will say.
+        """
+        if not self._blocks or len(self._blocks[0]) != n_elements:
+            self._blocks = [
+                torch.frombuffer(buffer, dtype=reader.dtype, count=n_elements)
+                for reader, buffer in zip(self._readers, self._buffers, strict=False)
+            ]
+        n_blocks, many = len(self._readers), ctypes.c_int64 * len(self._readers)
+        answer = self._library.read_blocks(
+            n_blocks, self._descriptors, many(*[reader.start_of(first) for reader in self._readers]),
+            many(*[block.nbytes for block in self._blocks]), addresses(self._blocks),
+            (ctypes.c_int * n_blocks)(*map(code, self._blocks)) if looks_for_nan else None,
+        )  # fmt: skip
+        return (self._blocks, answer == _READ) if answer in (_READ, _NOT_FINITE) else None

@@ -1,0 +1,132 @@
+"""Thinned out task vectors in C have the bits that numba and torch give step by step."""
+
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tasks.arithmetic import native_thinning
+from tasks.arithmetic.library import load_library
+from tasks.arithmetic.method import Formula, OnePass
+from tasks.arithmetic.row_ranks import bins_of, by_rank
+from tasks.processor import has_fma
+from tests.helpers.formulas import make
+
+pytestmark = [
+    pytest.mark.skipif(load_library() is None and shutil.which("cc") is None, reason="there is no C compiler"),
+    pytest.mark.skipif(has_fma() is False, reason="torch does not fuse products and sums on this processor"),
+]
+FAMILY = ["ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties"]
+LEVELS = (2.0, 50.0, 1e9)
+"""Of numbers: few give many equal magnitudes."""
+
+
+def draw(seed: int, shape: tuple[int, ...], dtype: torch.dtype, levels: float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator).mul(levels).round() / levels).to(dtype)
+
+
+def in_one_pass(formula: Formula, base: Tensor, candidates: list[Tensor], block: int, dtype: torch.dtype) -> Tensor:
+    """As the engine runs it: blocks read again up to the extent, then combined and rounded."""
+    assert isinstance(formula, OnePass)
+    passes: Any = formula
+    flat, length = [each.reshape(-1) for each in (base, *candidates)], base.shape[-1]
+    block = max(1, block // length) * length if formula.whole_rows else block
+    out = torch.empty(base.numel(), dtype=dtype)
+    for number in range(formula.n_passes):
+        for first in range(0, passes.extent(number), block):
+            parts = [each[first : first + block] for each in flat]
+            formula.observe(number, first, parts[0], parts[1:])
+    for first in range(0, base.numel(), block):
+        parts = [each[first : first + block] for each in flat]
+        assert formula.combine_rounded(first, parts[0], parts[1:], out[first : first + block])
+    return out
+
+
+def step_by_step(formula: Formula, base: Tensor, candidates: list[Tensor], dtype: torch.dtype) -> Tensor:
+    flat = [each.reshape(-1) for each in (base, *candidates)]
+    for number in range(formula.n_passes):
+        formula.observe(number, 0, flat[0], flat[1:])
+    return formula.combine(0, flat[0], flat[1:], torch.empty(base.numel())).to(dtype)
+
+
+@pytest.mark.parametrize("method", FAMILY)
+@given(
+    seed=st.integers(0, 2**20),
+    shape=st.sampled_from([(1,), (7,), (3, 50), (40, 64), (2, 1500), (1100, 1), (5, 3, 90)]),
+    dtypes=st.lists(st.sampled_from([torch.bfloat16, torch.float32]), min_size=4, max_size=4),
+    levels=st.sampled_from(LEVELS),
+    density=st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]),
+    weights=st.sampled_from([(0.5, 0.5), (1.0, -0.3), (0.7, 0.0), (0.3, 0.4)]),
+    block=st.sampled_from([70, 300, 5000]),
+    with_general=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_one_pass_gives_the_bits_of_the_steps(
+    method: str, seed: int, shape: tuple[int, ...], dtypes: list[torch.dtype], levels: float, density: float,
+    weights: tuple[float, float], block: int, with_general: bool,
+):  # fmt: skip
+    base, first, second = (draw(seed + index, shape, dtypes[index], levels) for index in range(3))
+    options: dict[str, Any] = {
+        "of_candidates": [{"density": density}, {"density": 0.8}], "general": 1 if with_general else None,
+        "seed": seed, "parameters": {"lambda": 0.7},
+    }  # fmt: skip
+    found = in_one_pass(make(method, shape, weights, **options), base, [first, second], block, dtypes[3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_thinning, "library_for", lambda tensors: None)
+        expected = step_by_step(make(method, shape, weights, **options), base, [first, second], dtypes[3])
+    bits = torch.int16 if dtypes[3] == torch.bfloat16 else torch.int32
+    assert torch.equal(found.view(bits), expected.view(bits))
+
+
+@pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling"])
+@pytest.mark.parametrize("length", [1, 2, 1000, 5632])
+def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, length: int):
+    generator = torch.Generator().manual_seed(length)
+    row = {
+        "equal": torch.full((length,), 0.25),
+        "two values": torch.randint(2, (length,), generator=generator) + 1.0,
+        "one large": torch.rand(length, generator=generator) * 1e-6,
+        "falling": torch.linspace(1.0001, 1, length),
+    }[kind]
+    row[-1] = 100.0
+    # No number reaches the chance 2**31 - 1, so that the rescaled row shows each element's chance.
+    chances = torch.linspace(2**30, 2**31 - 1, length, dtype=torch.float64).to(torch.int32)
+    shift, n_bins = bins_of(length)
+    out, zeros = torch.empty(length), torch.zeros(length)
+    kept = native_thinning.keep_by_rank((1, 2), chances, shift, rescale=True)
+    assert native_thinning.thinned_sum_rounded(
+        zeros, zeros, [row], [kept], [1.0], None, False, 1.0, 0, (length, n_bins), out
+    )
+    ranked = by_rank(row, length, chances.numpy(), torch.empty(length, dtype=torch.int32).numpy())
+    rescaled = row / (torch.from_numpy(ranked).float() * 2.0**-31)
+    assert torch.equal(out[out != 0], rescaled[out != 0])
+    assert out.count_nonzero() >= length // 2
+
+
+def test_a_block_beyond_a_multiple_of_two_to_the_32_is_left_to_numba():
+    formula = make("dare_linear", (2**33,), [1.0], of_candidates=[{"density": 0.5}])
+    block = torch.ones(10)
+    assert isinstance(formula, OnePass)
+    assert formula.combine_rounded(2**32 - 4, block, [block], torch.empty(10)) is None
+    assert formula.combine_rounded(2**32, block, [block], torch.empty(10)) is True
+
+
+def test_what_is_not_finite_is_seen():
+    block, out = torch.full((2000,), 3e38), torch.empty(2000)
+    kept = [native_thinning.Thinning()]
+    assert not native_thinning.thinned_sum_rounded(
+        block, -block / 8, [block], kept, [1.0], None, False, 1.0, 0, None, out
+    )
+    assert native_thinning.thinned_sum_rounded(block, block, [block], kept, [1.0], None, False, 1.0, 0, None, out)
+
+
+def test_other_dtypes_are_left_to_numba():
+    half, one = torch.zeros(4, dtype=torch.float16), torch.zeros(4)
+    kept = [native_thinning.Thinning()]
+    assert native_thinning.thinned_sum_rounded(one, one, [half], kept, [1.0], None, False, 1.0, 0, None, one) is None
+    assert not native_thinning.count_magnitudes([native_thinning.Counting(half)], one)
