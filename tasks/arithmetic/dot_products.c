@@ -9,6 +9,8 @@
 /* As reductions.py has them. */
 #define N_LANES 64
 #define REDUCTION_BLOCK 65536
+/* As native_dot_products.py has it. */
+#define MAX_VECTORS 32
 
 INLINE void load_wide(const void *block, int dtype, ptrdiff_t first, int n, double *restrict out) {
     if (dtype == BFLOAT16)
@@ -28,33 +30,53 @@ INLINE void load_difference(const void *block, int dtype, const void *origin, in
     }
 }
 
+INLINE void multiply_add(double *restrict sums, const double *restrict left, const double *restrict right, int n) {
+    for (int i = 0; i < n; i++) sums[i] += left[i] * right[i];
+}
+
+/* The sum of lanes, one after the other, which are 0 afterwards. */
+INLINE double close_lanes(double *lanes) {
+    double total = 0.0;
+    for (int i = 0; i < N_LANES; i++) total += lanes[i];
+    memset(lanes, 0, N_LANES * sizeof *lanes);
+    return total;
+}
+
 /*
- * Add the products of two blocks' elements i to lane (n_seen + i) modulo their number.
+ * Add the products of every pair of blocks (0 with 0, 0 with 1, ... 1 with 1, ...): those of elements i to lane
+ * (n_seen + i) modulo their number. lanes: N_LANES for each pair. At most MAX_VECTORS blocks.
  *
- * Returns how many blocks of REDUCTION_BLOCK ended; their sums are in `closed`, and the lanes hold what came after them.
+ * Returns how many blocks of REDUCTION_BLOCK ended; the sums of pair p are in closed[p x max_closed], and the lanes hold
+ * what came after them.
  */
-CLONES int add_products(const void *left, int left_dtype, const void *right, int right_dtype, const void *origin,
-                        int origin_dtype, ptrdiff_t n_elements, int64_t n_seen, double *lanes, double *closed) {
-    double sums[N_LANES], a[N_LANES], b[N_LANES];
+CLONES int add_products(const void *const *blocks, const int *dtypes, int n_vectors, const void *origin,
+                        int origin_dtype, ptrdiff_t n_elements, int64_t n_seen, double *lanes, double *closed,
+                        int max_closed) {
+    double wide[MAX_VECTORS][N_LANES];
     int n_closed = 0;
-    memcpy(sums, lanes, sizeof sums);
     for (ptrdiff_t done = 0; done < n_elements;) {
-        int lane = (int)((n_seen + done) % N_LANES), n = N_LANES - lane;
+        int lane = (int)((n_seen + done) % N_LANES), n = N_LANES - lane, pair = 0;
         if (n > n_elements - done) n = (int)(n_elements - done);
-        load_difference(left, left_dtype, origin, origin_dtype, done, n, a);
-        load_difference(right, right_dtype, origin, origin_dtype, done, n, b);
-        if (n == N_LANES)
-            for (int i = 0; i < N_LANES; i++) sums[i] += a[i] * b[i];
-        else
-            for (int i = 0; i < n; i++) sums[lane + i] += a[i] * b[i];
+        int is_full = n == N_LANES;
+        for (int k = 0; k < n_vectors; k++) {
+            if (is_full)
+                load_difference(blocks[k], dtypes[k], origin, origin_dtype, done, N_LANES, wide[k]);
+            else
+                load_difference(blocks[k], dtypes[k], origin, origin_dtype, done, n, wide[k]);
+        }
+        for (int left = 0; left < n_vectors; left++)
+            for (int right = left; right < n_vectors; right++, pair++) {
+                double *sums = lanes + pair * N_LANES + lane;
+                if (is_full)
+                    multiply_add(sums, wide[left], wide[right], N_LANES);
+                else
+                    multiply_add(sums, wide[left], wide[right], n);
+            }
         done += n;
         if ((n_seen + done) % REDUCTION_BLOCK == 0) {
-            double total = 0.0;
-            for (int i = 0; i < N_LANES; i++) total += sums[i];
-            closed[n_closed++] = total;
-            memset(sums, 0, sizeof sums);
+            for (int p = 0; p < pair; p++) closed[p * max_closed + n_closed] = close_lanes(lanes + p * N_LANES);
+            n_closed++;
         }
     }
-    memcpy(lanes, sums, sizeof sums);
     return n_closed;
 }

@@ -31,11 +31,10 @@ class DotProducts:
 
     def __init__(self, n_vectors: int):
         self._n_seen = 0
+        self._pairs = [(left, right) for left in range(n_vectors) for right in range(left, n_vectors)]
         # Of each pair: the lanes of the block that is not yet full, and the sums of those that are.
-        self._lanes = {
-            (left, right): np.zeros(N_LANES) for left in range(n_vectors) for right in range(left, n_vectors)
-        }
-        self._blocks: dict[tuple[int, int], list[float]] = {pair: [] for pair in self._lanes}
+        self._lanes = np.zeros((len(self._pairs), N_LANES))
+        self._blocks: list[list[float]] = [[] for _ in self._pairs]
 
     def add(self, vectors: Sequence[Tensor], origin: Tensor | None = None) -> None:
         """Take the next block of every vector.
@@ -45,18 +44,19 @@ class DotProducts:
             origin: (n,), subtracted from each of them in float64; None for nothing.
         """
         n_elements = len(vectors[0])
-        closed, arrays = np.empty(n_elements // REDUCTION_BLOCK + 1), list[Elements]()
-        for (left, right), lanes in self._lanes.items():
-            n_closed = add_products(vectors[left], vectors[right], origin, self._n_seen, lanes, closed)
-            if n_closed is None:
-                arrays = arrays or _as_arrays(vectors, origin)
-                n_closed = loops.dot_products.add_products(arrays[left], arrays[right], self._n_seen, lanes, closed)
-            self._blocks[left, right] += closed[:n_closed].tolist()
+        closed = np.empty((len(self._pairs), n_elements // REDUCTION_BLOCK + 1))
+        n_closed = add_products(vectors, origin, self._n_seen, self._lanes, closed)
+        if n_closed is None:
+            arrays = _as_arrays(vectors, origin)
+            for (left, right), lanes, sums in zip(self._pairs, self._lanes, closed, strict=True):
+                n_closed = loops.dot_products.add_products(arrays[left], arrays[right], self._n_seen, lanes, sums)
+        for blocks, sums in zip(self._blocks, closed, strict=True):
+            blocks += sums[:n_closed].tolist()
         self._n_seen += n_elements
 
     def dot(self, left: int, right: int) -> float:
         """Inner product of two of the vectors, by their index."""
-        pair = min(left, right), max(left, right)
+        pair = self._pairs.index((min(left, right), max(left, right)))
         return math.fsum([*self._blocks[pair], *self._lanes[pair].tolist()])
 
     def norm(self, index: int) -> float:

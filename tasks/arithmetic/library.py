@@ -31,7 +31,7 @@ _ARGUMENTS = {
         _POINTER, _POINTER, *_BLOCK,
     ],
     "count_magnitudes": [_POINTER, _INT, *_BLOCK],
-    "add_products": [*_BLOCK, *_BLOCK, *_BLOCK, _SIZE, ctypes.c_int64, _POINTER, _POINTER],
+    "add_products": [_POINTER, _POINTER, _INT, *_BLOCK, _SIZE, ctypes.c_int64, _POINTER, _POINTER, _INT],
     "read_blocks": [_INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER],
 }  # fmt: skip
 

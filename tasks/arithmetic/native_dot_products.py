@@ -1,38 +1,41 @@
 """Inner products in C (`dot_products.c`); see `tasks.arithmetic.library`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.arithmetic.library import code, library_for
+from tasks.arithmetic.library import addresses, code, codes, library_for
+
+_MAX_VECTORS = 32
+"""As in C."""
 
 
 def add_products(
-    left: Tensor,
-    right: Tensor,
+    vectors: Sequence[Tensor],
     origin: Tensor | None,
     n_seen: int,
     lanes: NDArray[np.float64],
     closed: NDArray[np.float64],
 ) -> int | None:
-    """Add the products of two blocks to the lanes of `DotProducts`.
+    """Add the products of every pair of blocks to the lanes of `DotProducts`.
 
     Args:
-        left: (n,).
-        right: (n,).
-        origin: (n,), subtracted from both in float64; None for nothing.
+        vectors: (n,) each.
+        origin: (n,), subtracted from all in float64; None for nothing.
         n_seen: How many elements came before.
-        lanes: (lanes,) running sums of the reduction block that is not yet full.
-        closed: Where the sums of those that become full are put; long enough.
+        lanes: (pairs, lanes) running sums of the reduction block that is not yet full.
+        closed: (pairs, blocks) where the sums of those that become full are put; long enough.
 
     Returns:
         How many became full; None, and all as it was, where it cannot be done here.
     """
-    library = library_for([left, right] if origin is None else [left, right, origin])
-    if library is None:
+    library = library_for(vectors if origin is None else [*vectors, origin])
+    if library is None or len(vectors) > _MAX_VECTORS:
         return None
     start, dtype = (None, 0) if origin is None else (origin.data_ptr(), code(origin))
     return library.add_products(
-        left.data_ptr(), code(left), right.data_ptr(), code(right), start, dtype, len(left), n_seen,
-        lanes.ctypes.data, closed.ctypes.data,
+        addresses(vectors), codes(vectors), len(vectors), start, dtype, len(vectors[0]), n_seen,
+        lanes.ctypes.data, closed.ctypes.data, closed.shape[1],
     )  # fmt: skip

@@ -34,7 +34,6 @@ class Thinning(ctypes.Structure):
         ("largest_ties", ctypes.c_int64),
         ("key", ctypes.c_uint32 * 2),
         ("chance", ctypes.c_uint32),
-        ("shift", ctypes.c_uint32),
         ("chances", ctypes.c_void_p),
     ]
 
@@ -88,16 +87,15 @@ def keep_at_random(key: tuple[int, int], chance: int) -> Thinning:
     return Thinning(how=3, key=key, chance=chance)
 
 
-def keep_by_rank(key: tuple[int, int], chances: Tensor, shift: int, rescale: bool) -> Thinning:
+def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinning:
     """Keep each element with the chance of its rank in its row; see `PositionalNumbers.keep_each` and `by_rank`.
 
     Args:
         key: Of the numbers.
         chances: (length,) in int32, of the smallest magnitude first.
-        shift: Bins are of a pattern's bits from here on.
         rescale: Divide what is kept by its chance.
     """
-    made = Thinning(how=4, key=key, chances=chances.data_ptr(), shift=shift, rescale=rescale)
+    made = Thinning(how=4, key=key, chances=chances.data_ptr(), rescale=rescale)
     made.held = chances
     return made
 
@@ -112,7 +110,7 @@ def thinned_sum_rounded(
     normalize: bool,
     scale: float,
     position: int,
-    row: tuple[int, int] | None,
+    row: int | None,
     out: Tensor,
 ) -> bool | None:
     """start_from + scale x combination of thinned out (skill - base), rounded once to the dtype of `out`.
@@ -127,7 +125,7 @@ def thinned_sum_rounded(
         normalize: As for `agreeing_sum`.
         scale: Factor of the combination.
         position: Of the first element in the tensor, modulo 2**32; the block does not go beyond the next multiple.
-        row: Length of a row and number of bins where elements are kept by rank; the block then holds whole rows.
+        row: Length of a row where elements are kept by rank; the block then holds whole rows.
         out: (n,), where the result is put.
 
     Returns:
@@ -138,14 +136,13 @@ def thinned_sum_rounded(
     known = [thinning for thinning in thinnings if thinning is not None]
     if library is None or len(known) < len(skills):
         return None
-    length, n_bins = row or (1, 0)
-    tile = max(1, _TILE // length) * length if row else _TILE
+    tile = max(1, _TILE // row) * row if row else _TILE
     counted = (Thinning * len(known))(*known)
     memory = SCRATCH.vector("tiles", (len(skills) + 5) * tile, torch.float32)
     is_finite = library.thinned_sum(
         addresses(blocks), codes(blocks), counted, floats(coefficients), floats(list(map(abs, weights or ()))),
         len(skills), weights is not None, normalize, scale, position, len(out), tile, memory.data_ptr(),
-        ctypes.byref(_row_memory(length, n_bins)), out.data_ptr(), code(out),
+        ctypes.byref(_row_memory(row or 0)), out.data_ptr(), code(out),
     )  # fmt: skip
     for thinning, after in zip(known, counted, strict=True):
         thinning.least_ties, thinning.largest_ties = after.least_ties, after.largest_ties
@@ -199,8 +196,11 @@ def _as_arrays(windows: Sequence[tuple[int, NDArray[np.int64]]]) -> "tuple[ctype
     return (ctypes.c_uint32 * n_windows)(*[first for first, _ in windows]), (ctypes.c_void_p * n_windows)(*places)
 
 
-def _row_memory(length: int, n_bins: int) -> _RowMemory:
+def _row_memory(length: int) -> _RowMemory:
     """Memory of this thread for ranking a row, see `thinning.c`."""
-    start = SCRATCH.vector("ranks", 4 * length + n_bins, torch.int32).data_ptr()
-    bins, chances, counts = (start + 4 * n_before for n_before in (2 * length, 3 * length, 4 * length))
-    return _RowMemory(length, n_bins, counts, bins, start, chances)
+    n_bins = 4 * (3 * length // 8 + 1)
+    memory = SCRATCH.vector("ranks", 2 + 4 * length + n_bins, torch.int32)
+    memory[:2] = 0
+    keys = memory.data_ptr() + 8
+    bins, chances, counts = (keys + 4 * n_before for n_before in (2 * length, 3 * length, 4 * length))
+    return _RowMemory(length, n_bins, counts, bins, keys, chances)

@@ -28,13 +28,8 @@ def by_rank(vector: Tensor, length: int, values: NDArray[np.int32], out: NDArray
     Returns:
         `out`.
     """
-    shift, n_bins = bins_of(length)
+    # Up to 2**18 bins.
+    shift = min(max(_FRACTION_BITS + _N_OCTAVES.bit_length() - 1 - (length - 1).bit_length(), 8), _FRACTION_BITS)
+    n_bins = _N_OCTAVES << (_FRACTION_BITS - shift)
     loops.row_ranks.spread_by_rank(vector.numpy(), length, shift, n_bins, values, out)
     return out
-
-
-def bins_of(length: int) -> tuple[int, int]:
-    """From which bit of a pattern on there are bins for a row of this length, and how many; up to 2**18."""
-    shift = max(_FRACTION_BITS + _N_OCTAVES.bit_length() - 1 - (length - 1).bit_length(), 8)
-    shift = min(shift, _FRACTION_BITS)
-    return shift, _N_OCTAVES << (_FRACTION_BITS - shift)

@@ -35,8 +35,8 @@ class Sparsifier(ABC):
     """As a formula's; where there are any, `sparsify` is called in order of position."""
     whole_rows: bool = False
     """Whether it works on whole rows."""
-    row: tuple[int, int] | None = None
-    """Length of a row, and number of bins, where a `thinning` is by rank."""
+    row: int | None = None
+    """Length of a row where a `thinning` is by rank."""
     scales: list[float]
     """One per candidate: a factor that belongs to its task vector once it is thinned out."""
 

@@ -13,9 +13,10 @@
 #define LOWER_BITS 16
 /* As selection.py has it. */
 #define WINDOW_BINS 4u
-/* As row_ranks.py has them. */
-#define N_OCTAVES 8
+/* Keys of a row are moved so often, on average, at most: there are too many in a bin where magnitudes hardly differ. */
 #define MOVES_PER_KEY 8
+/* Where the last bin begins, in mean magnitudes; of normally distributed numbers 0.1 % are larger. */
+#define LAST_BIN 4.0f
 
 enum how { ALL = 0, NONE = 1, BY_SIZE = 2, AT_RANDOM = 3, BY_RANK = 4 };
 
@@ -28,17 +29,16 @@ struct thinning {
     int64_t least_ties, largest_ties; /* so many more of just that magnitude count as larger; counted down */
     uint32_t key[2];
     uint32_t chance;                /* AT_RANDOM: of 2**31 */
-    uint32_t shift;                 /* BY_RANK: bins are of the bits of a pattern from here on */
     const int32_t *chances;         /* BY_RANK: of the ranks of a row, of 2**31 */
 };
 
 /* Memory for the ranks of one row of `length`. */
 struct row_memory {
     ptrdiff_t length;
-    int32_t n_bins;
+    int32_t n_bins;    /* a multiple of 4 */
     uint32_t *counts;  /* n_bins */
     uint32_t *bins;    /* length */
-    uint64_t *keys;    /* length */
+    uint64_t *keys;    /* length, after a 0 */
     int32_t *chances;  /* length */
 };
 
@@ -108,40 +108,53 @@ static int compare_keys(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-/* Put keys (magnitude, position) in the order of bins, and of positions in each bin. */
-INLINE void sort_into_bins(const float *restrict row, uint32_t shift, struct row_memory *memory) {
+/* Mean of the magnitudes, roughly. */
+INLINE float mean_magnitude(const float *restrict row, ptrdiff_t n) {
+    float parts[16] = {0.0f}, total = 0.0f;
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) parts[j] += fabsf(row[i + j]);
+    for (; i < n; i++) total += fabsf(row[i]);
+    for (int j = 0; j < 16; j++) total += parts[j];
+    return total / (float)n;
+}
+
+/* Put keys (magnitude, position) in the order of bins, and of positions in each bin: a counting sort. */
+INLINE void sort_into_bins(const float *restrict row, struct row_memory *memory) {
     ptrdiff_t n = memory->length;
+    int32_t n_bins = memory->n_bins;
     uint32_t *restrict bins = memory->bins, *restrict counts = memory->counts;
     uint64_t *restrict keys = memory->keys;
-    uint32_t largest = 0;
+    /* Bins are of one width, and the last holds all that is large. A scale that overflows would make NaN of 0. */
+    float limit = LAST_BIN * mean_magnitude(row, n), last = (float)(n_bins - 1);
+    float scale = limit > 1e-30f && limit < 1e38f ? last / limit : 0.0f;
     for (ptrdiff_t i = 0; i < n; i++) {
-        uint32_t pattern = pattern_of(row[i]);
-        largest = pattern > largest ? pattern : largest;
+        float bin = fabsf(row[i]) * scale;
+        bins[i] = (uint32_t)(int32_t)(bin < last ? bin : last);
     }
-    int32_t lowest = (int32_t)(largest >> shift) - (memory->n_bins - 1), first = lowest > 0 ? lowest : 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        int32_t bin = (int32_t)(pattern_of(row[i]) >> shift) - first;
-        bins[i] = (uint32_t)(bin > 0 ? bin : 0);
-    }
-    memset(counts, 0, (size_t)memory->n_bins * sizeof *counts);
+    memset(counts, 0, (size_t)n_bins * sizeof *counts);
     for (ptrdiff_t i = 0; i < n; i++) counts[bins[i]]++;
     uint32_t before = 0;
-    for (int32_t i = 0; i < memory->n_bins; i++) {
-        uint32_t count = counts[i];
+    /* Four at a time, of which each waits for the first only. */
+    for (int32_t i = 0; i < n_bins; i += 4) {
+        uint32_t one = counts[i], two = one + counts[i + 1], three = two + counts[i + 2], four = three + counts[i + 3];
         counts[i] = before;
-        before += count;
+        counts[i + 1] = before + one;
+        counts[i + 2] = before + two;
+        counts[i + 3] = before + three;
+        before += four;
     }
     for (ptrdiff_t i = 0; i < n; i++)
         keys[counts[bins[i]]++] = (uint64_t)pattern_of(row[i]) << 32 | (uint32_t)i;
 }
 
-/* Move each key before the larger ones. */
+/* Move each key before the larger ones; keys[-1] is there, and 0. */
 INLINE void sort_by_moves(uint64_t *keys, ptrdiff_t n) {
     ptrdiff_t n_moves = 0;
     for (ptrdiff_t i = 1; i < n; i++) {
         uint64_t key = keys[i];
         ptrdiff_t place = i;
-        while (place > 0 && keys[place - 1] > key) {
+        while (keys[place - 1] > key) {
             keys[place] = keys[place - 1];
             place--;
         }
@@ -162,7 +175,7 @@ INLINE void keep_by_rank(float *restrict vector, ptrdiff_t n, uint32_t position,
     for (ptrdiff_t start = 0; start < n; start += length) {
         float *restrict row = vector + start;
         uint32_t first = position + (uint32_t)start;
-        sort_into_bins(row, thinning->shift, memory);
+        sort_into_bins(row, memory);
         sort_by_moves(memory->keys, length);
         for (ptrdiff_t i = 0; i < length; i++) chances[(uint32_t)memory->keys[i]] = thinning->chances[i];
         for (ptrdiff_t i = 0; i < length; i++) {

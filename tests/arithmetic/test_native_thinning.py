@@ -12,7 +12,7 @@ from torch import Tensor
 from tasks.arithmetic import native_thinning
 from tasks.arithmetic.library import load_library
 from tasks.arithmetic.method import Formula, OnePass
-from tasks.arithmetic.row_ranks import bins_of, by_rank
+from tasks.arithmetic.row_ranks import by_rank
 from tasks.processor import has_fma
 from tests.helpers.formulas import make
 
@@ -83,7 +83,7 @@ def test_one_pass_gives_the_bits_of_the_steps(
     assert torch.equal(found.view(bits), expected.view(bits))
 
 
-@pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling"])
+@pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling", "tiny", "huge"])
 @pytest.mark.parametrize("length", [1, 2, 1000, 5632])
 def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, length: int):
     generator = torch.Generator().manual_seed(length)
@@ -92,16 +92,15 @@ def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, leng
         "two values": torch.randint(2, (length,), generator=generator) + 1.0,
         "one large": torch.rand(length, generator=generator) * 1e-6,
         "falling": torch.linspace(1.0001, 1, length),
+        "tiny": torch.rand(length, generator=generator) * 1e-42,
+        "huge": torch.rand(length, generator=generator) * 1e38,
     }[kind]
-    row[-1] = 100.0
+    row[-1] = 1e30 if kind == "one large" else row[-1]
     # No number reaches the chance 2**31 - 1, so that the rescaled row shows each element's chance.
     chances = torch.linspace(2**30, 2**31 - 1, length, dtype=torch.float64).to(torch.int32)
-    shift, n_bins = bins_of(length)
     out, zeros = torch.empty(length), torch.zeros(length)
-    kept = native_thinning.keep_by_rank((1, 2), chances, shift, rescale=True)
-    assert native_thinning.thinned_sum_rounded(
-        zeros, zeros, [row], [kept], [1.0], None, False, 1.0, 0, (length, n_bins), out
-    )
+    kept = native_thinning.keep_by_rank((1, 2), chances, rescale=True)
+    assert native_thinning.thinned_sum_rounded(zeros, zeros, [row], [kept], [1.0], None, False, 1.0, 0, length, out)
     ranked = by_rank(row, length, chances.numpy(), torch.empty(length, dtype=torch.int32).numpy())
     rescaled = row / (torch.from_numpy(ranked).float() * 2.0**-31)
     assert torch.equal(out[out != 0], rescaled[out != 0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, keep_by_rank, keep_none
 from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
-from tasks.arithmetic.row_ranks import bins_of, by_rank
+from tasks.arithmetic.row_ranks import by_rank
 from tasks.arithmetic.scratch import SCRATCH
 from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, Sparsifier, densities, normalize
 
@@ -38,8 +38,7 @@ class DropBySize(Sparsifier):
         self.scales = [1.0] * len(self._densities)
         self._rescale = bool(inputs.parameters["rescale"])
         self._length = inputs.shape[-1] if inputs.shape else 1
-        self._shift, n_bins = bins_of(self._length)
-        self.row = self._length, n_bins
+        self.row = self._length
         names = inputs.candidates or tuple(map(str, range(len(inputs.weights))))
         self._numbers = [PositionalNumbers(inputs.seed, inputs.name, name) for name in names]
         self._epsilons = [float(parameters["epsilon"]) for parameters in inputs.of_candidates]
@@ -63,7 +62,7 @@ class DropBySize(Sparsifier):
             return Thinning() if density else keep_none()
         key = self._numbers[candidate].key_of(first, n_elements)
         by_size = keep_chances(density, self._epsilons[candidate], self._length)
-        return keep_by_rank(key, by_size, self._shift, self._rescale) if key else None
+        return keep_by_rank(key, by_size, self._rescale) if key else None
 
 
 # Not kept by the formula: there is one for every tensor, all of them at once.
