@@ -17,6 +17,7 @@ from tasks.arithmetic.library import addresses, code, codes, floats, library_for
 from tasks.arithmetic.scratch import SCRATCH
 
 _TILE = 1024
+_LONGEST_ROW = 2**16 - 1
 """As in C."""
 
 
@@ -42,10 +43,11 @@ class _RowMemory(ctypes.Structure):
     _fields_ = [
         ("length", ctypes.c_ssize_t),
         ("n_bins", ctypes.c_int32),
-        ("counts", ctypes.c_void_p),
-        ("bins", ctypes.c_void_p),
         ("keys", ctypes.c_void_p),
         ("chances", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("bins", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
     ]
 
 
@@ -87,14 +89,19 @@ def keep_at_random(key: tuple[int, int], chance: int) -> Thinning:
     return Thinning(how=3, key=key, chance=chance)
 
 
-def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinning:
+def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinning | None:
     """Keep each element with the chance of its rank in its row; see `PositionalNumbers.keep_each` and `by_rank`.
 
     Args:
         key: Of the numbers.
         chances: (length,) in int32, of the smallest magnitude first.
         rescale: Divide what is kept by its chance.
+
+    Returns:
+        None where rows are too long.
     """
+    if len(chances) > _LONGEST_ROW:
+        return None
     made = Thinning(how=4, key=key, chances=chances.data_ptr(), rescale=rescale)
     made.held = chances
     return made
@@ -198,9 +205,8 @@ def _as_arrays(windows: Sequence[tuple[int, NDArray[np.int64]]]) -> "tuple[ctype
 
 def _row_memory(length: int) -> _RowMemory:
     """Memory of this thread for ranking a row, see `thinning.c`."""
-    n_bins = 4 * (3 * length // 8 + 1)
-    memory = SCRATCH.vector("ranks", 2 + 4 * length + n_bins, torch.int32)
-    memory[:2] = 0
-    keys = memory.data_ptr() + 8
-    bins, chances, counts = (keys + 4 * n_before for n_before in (2 * length, 3 * length, 4 * length))
-    return _RowMemory(length, n_bins, counts, bins, keys, chances)
+    n_bins = min(4 * (3 * length // 8 + 1), 2**16)
+    keys = SCRATCH.vector("ranks", 5 * length + n_bins, torch.int32).data_ptr()
+    chances, counts = keys + 8 * length, keys + 12 * length
+    bins = counts + 2 * n_bins
+    return _RowMemory(length, n_bins, keys, chances, counts, bins, bins + 2 * length)

@@ -13,8 +13,8 @@
 #define LOWER_BITS 16
 /* As selection.py has it. */
 #define WINDOW_BINS 4u
-/* Keys of a row are moved so often, on average, at most: there are too many in a bin where magnitudes hardly differ. */
-#define MOVES_PER_KEY 8
+/* Positions are moved so often, on average, at most: too many are in a bin where magnitudes hardly differ. */
+#define MOVES_PER_ELEMENT 8
 /* Where the last bin begins, in mean magnitudes; of normally distributed numbers 0.1 % are larger. */
 #define LAST_BIN 4.0f
 
@@ -32,14 +32,15 @@ struct thinning {
     const int32_t *chances;         /* BY_RANK: of the ranks of a row, of 2**31 */
 };
 
-/* Memory for the ranks of one row of `length`. */
+/* Memory for the ranks of one row of `length`, at most 65535. */
 struct row_memory {
     ptrdiff_t length;
-    int32_t n_bins;    /* a multiple of 4 */
-    uint32_t *counts;  /* n_bins */
-    uint32_t *bins;    /* length */
-    uint64_t *keys;    /* length, after a 0 */
-    int32_t *chances;  /* length */
+    int32_t n_bins;   /* a multiple of 4, at most 65536 */
+    uint64_t *keys;   /* length */
+    int32_t *chances; /* length */
+    uint16_t *counts; /* n_bins */
+    uint16_t *bins;   /* length */
+    uint16_t *order;  /* length */
 };
 
 INLINE uint32_t pattern_of(float number) { return to_bits(number) & 0x7fffffffu; }
@@ -119,18 +120,17 @@ INLINE float mean_magnitude(const float *restrict row, ptrdiff_t n) {
     return total / (float)n;
 }
 
-/* Put keys (magnitude, position) in the order of bins, and of positions in each bin: a counting sort. */
+/* Put positions in the order of their elements' bins, and in their own in each bin: a counting sort. */
 INLINE void sort_into_bins(const float *restrict row, struct row_memory *memory) {
     ptrdiff_t n = memory->length;
     int32_t n_bins = memory->n_bins;
-    uint32_t *restrict bins = memory->bins, *restrict counts = memory->counts;
-    uint64_t *restrict keys = memory->keys;
+    uint16_t *restrict bins = memory->bins, *restrict counts = memory->counts, *restrict order = memory->order;
     /* Bins are of one width, and the last holds all that is large. A scale that overflows would make NaN of 0. */
     float limit = LAST_BIN * mean_magnitude(row, n), last = (float)(n_bins - 1);
     float scale = limit > 1e-30f && limit < 1e38f ? last / limit : 0.0f;
     for (ptrdiff_t i = 0; i < n; i++) {
         float bin = fabsf(row[i]) * scale;
-        bins[i] = (uint32_t)(int32_t)(bin < last ? bin : last);
+        bins[i] = (uint16_t)(int32_t)(bin < last ? bin : last);
     }
     memset(counts, 0, (size_t)n_bins * sizeof *counts);
     for (ptrdiff_t i = 0; i < n; i++) counts[bins[i]]++;
@@ -138,30 +138,44 @@ INLINE void sort_into_bins(const float *restrict row, struct row_memory *memory)
     /* Four at a time, of which each waits for the first only. */
     for (int32_t i = 0; i < n_bins; i += 4) {
         uint32_t one = counts[i], two = one + counts[i + 1], three = two + counts[i + 2], four = three + counts[i + 3];
-        counts[i] = before;
-        counts[i + 1] = before + one;
-        counts[i + 2] = before + two;
-        counts[i + 3] = before + three;
+        counts[i] = (uint16_t)before;
+        counts[i + 1] = (uint16_t)(before + one);
+        counts[i + 2] = (uint16_t)(before + two);
+        counts[i + 3] = (uint16_t)(before + three);
         before += four;
     }
-    for (ptrdiff_t i = 0; i < n; i++)
-        keys[counts[bins[i]]++] = (uint64_t)pattern_of(row[i]) << 32 | (uint32_t)i;
+    for (ptrdiff_t i = 0; i < n; i++) order[counts[bins[i]]++] = (uint16_t)i;
 }
 
-/* Move each key before the larger ones; keys[-1] is there, and 0. */
-INLINE void sort_by_moves(uint64_t *keys, ptrdiff_t n) {
+/* Sort positions by magnitude, equal ones by position, whatever their order. */
+static void sort_keys(const float *row, struct row_memory *memory) {
+    ptrdiff_t n = memory->length;
+    for (ptrdiff_t i = 0; i < n; i++) memory->keys[i] = (uint64_t)pattern_of(row[i]) << 32 | (uint32_t)i;
+    qsort(memory->keys, (size_t)n, sizeof *memory->keys, compare_keys);
+    for (ptrdiff_t i = 0; i < n; i++) memory->order[i] = (uint16_t)memory->keys[i];
+}
+
+/* Move each position before those of larger magnitudes; positions of equal ones are in order already. */
+INLINE void sort_by_moves(const float *row, struct row_memory *memory) {
+    uint16_t *order = memory->order;
     ptrdiff_t n_moves = 0;
-    for (ptrdiff_t i = 1; i < n; i++) {
-        uint64_t key = keys[i];
-        ptrdiff_t place = i;
-        while (keys[place - 1] > key) {
-            keys[place] = keys[place - 1];
-            place--;
+    uint32_t largest = 0;
+    for (ptrdiff_t i = 0; i < memory->length; i++) {
+        uint16_t position = order[i];
+        uint32_t pattern = pattern_of(row[position]);
+        if (pattern >= largest) {
+            largest = pattern;
+            continue;
         }
-        keys[place] = key;
+        ptrdiff_t place = i;
+        do {
+            order[place] = order[place - 1];
+            place--;
+        } while (place > 0 && pattern_of(row[order[place - 1]]) > pattern);
+        order[place] = position;
         n_moves += i - place;
-        if (n_moves > MOVES_PER_KEY * n) {
-            qsort(keys, (size_t)n, sizeof *keys, compare_keys);
+        if (n_moves > MOVES_PER_ELEMENT * memory->length) {
+            sort_keys(row, memory);
             return;
         }
     }
@@ -176,8 +190,8 @@ INLINE void keep_by_rank(float *restrict vector, ptrdiff_t n, uint32_t position,
         float *restrict row = vector + start;
         uint32_t first = position + (uint32_t)start;
         sort_into_bins(row, memory);
-        sort_by_moves(memory->keys, length);
-        for (ptrdiff_t i = 0; i < length; i++) chances[(uint32_t)memory->keys[i]] = thinning->chances[i];
+        sort_by_moves(row, memory);
+        for (ptrdiff_t i = 0; i < length; i++) chances[memory->order[i]] = thinning->chances[i];
         for (ptrdiff_t i = 0; i < length; i++) {
             int is_kept = (random_number(first + (uint32_t)i, key) >> 1) < (uint32_t)chances[i];
             float probability = thinning->rescale ? (float)chances[i] * 0x1p-31f : 1.0f;

@@ -84,7 +84,7 @@ def test_one_pass_gives_the_bits_of_the_steps(
 
 
 @pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling", "tiny", "huge"])
-@pytest.mark.parametrize("length", [1, 2, 1000, 5632])
+@pytest.mark.parametrize("length", [1, 2, 1000, 5632, 65_535])
 def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, length: int):
     generator = torch.Generator().manual_seed(length)
     row = {
@@ -105,6 +105,13 @@ def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, leng
     rescaled = row / (torch.from_numpy(ranked).float() * 2.0**-31)
     assert torch.equal(out[out != 0], rescaled[out != 0])
     assert out.count_nonzero() >= length // 2
+
+
+def test_longer_rows_are_left_to_numba():
+    formula = make("della", (1, 65_536), [1.0], of_candidates=[{"density": 0.5}])
+    row = torch.ones(65_536)
+    assert isinstance(formula, OnePass)
+    assert formula.combine_rounded(0, row, [row], torch.empty(65_536)) is None
 
 
 def test_a_block_beyond_a_multiple_of_two_to_the_32_is_left_to_numba():
