@@ -1,6 +1,6 @@
 /*
- * What the C files here share: how blocks are read and written. Their functions are called by tasks/arithmetic/native.py
- * and native_thinning.py, which say what the arguments are; without the library torch and numba compute the same bytes.
+ * What the C files here share: how blocks are read and written. Their functions are called by the modules
+ * native*.py here, which say what the arguments are; without the library torch and numba compute the same bytes.
  *
  * Every element goes through the operations that torch's vectorised kernels do, in their order: a product is rounded, or
  * fused with a sum, exactly where it is there. fmaf is fused on every processor (in software where the hardware cannot),

@@ -2,7 +2,7 @@
  * Merges of thinned out task vectors, in one pass over blocks: subtract, thin out, elect signs, sum, add, round.
  *
  * A tile of elements, or the rows that fit into it, goes through all of these steps while it lies in the cache. What each
- * step does is said where numba does it: selection.py, random_masks.py, row_ranks.py, consensus.py.
+ * step does is said where numba does it: compiled/.
  */
 
 #include <stdlib.h>
