@@ -141,7 +141,9 @@ def thinned_sum_rounded(
     blocks = [start_from, base, *skills]
     library = library_for([*blocks, out])
     known = [thinning for thinning in thinnings if thinning is not None]
-    if library is None or len(known) < len(skills):
+    # numba's functions say what is wrong with the numbers of arguments; C would read past their end.
+    fits = len(known) == len(coefficients) == len(skills) and len(weights or skills) == len(skills)
+    if library is None or not fits or (row and len(out) % row):
         return None
     tile = max(1, _TILE // row) * row if row else _TILE
     counted = (Thinning * len(known))(*known)

@@ -128,7 +128,7 @@ class SparsifiedMerge:
             stop = start + len(total)
             reference = SCRATCH.vector("base", len(total), total.dtype).copy_(start_from[start:stop])
             torch.add(reference, total, alpha=self._scale, out=out[start:stop])
-        self._next = first + len(out)
+        self._advance(first, out)
         return out
 
     def combine_rounded(
@@ -144,7 +144,7 @@ class SparsifiedMerge:
             first % 2**32, self._sparsifier.row, out,
         )  # fmt: skip
         if is_finite is not None:
-            self._next = first + len(out)
+            self._advance(first, out)
         return is_finite
 
     def _check_order(self, first: int) -> None:
@@ -155,6 +155,11 @@ class SparsifiedMerge:
         """
         if self.n_passes and first != self._next:
             raise ValueError(f"blocks must be combined in order; expected element {self._next}, found {first}")
+
+    def _advance(self, first: int, out: Tensor) -> None:
+        """Where order counts a tensor is the work of one thread; else several combine at once, and nothing changes."""
+        if self.n_passes:
+            self._next = first + len(out)
 
     def _starting_point(self, base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:
         """What the combination is added to: the general model's block, or the base's."""

@@ -122,6 +122,22 @@ def test_a_block_beyond_a_multiple_of_two_to_the_32_is_left_to_numba():
     assert formula.combine_rounded(2**32, block, [block], torch.empty(10)) is True
 
 
+def test_what_does_not_fit_together_is_not_done_here():
+    block, out = torch.ones(6), torch.zeros(6)
+    kept = [native_thinning.Thinning()]
+
+    def add(coefficients: list[float], weights: list[float] | None, row: int | None) -> bool | None:
+        return native_thinning.thinned_sum_rounded(
+            block, block, [block], kept, coefficients, weights, False, 1.0, 0, row, out
+        )
+
+    assert add([1.0, 1.0], None, None) is None
+    assert add([1.0], [1.0, 1.0], None) is None
+    assert add([1.0], [1.0], 4) is None
+    assert not out.any()
+    assert add([1.0], [1.0], 3) is True
+
+
 def test_what_is_not_finite_is_seen():
     block, out = torch.full((2000,), 3e38), torch.empty(2000)
     kept = [native_thinning.Thinning()]
