@@ -109,13 +109,24 @@ class OrderedHash:
             return end
 
     def _hash_up_to(self, end: int) -> None:
-        """Straight from the page cache: to copy bytes into a buffer first takes a tenth of what hashing does."""
         with open_descriptor(self._path, os.O_RDONLY) as descriptor:
             if os.fstat(descriptor).st_size < end:
                 raise CheckpointError(f"{self._path}: it ends before byte {end}; it was changed while it was written")
             while self._position < end:
-                offset = self._position - self._position % mmap.ALLOCATIONGRANULARITY
-                stop = min(end, offset + _HASH_WINDOW_BYTES)
-                with mmap.mmap(descriptor, stop - offset, access=mmap.ACCESS_READ, offset=offset) as window:
-                    self._sha256.update(memoryview(window)[self._position - offset :])
+                stop = min(end, self._position - self._position % _HASH_WINDOW_BYTES + _HASH_WINDOW_BYTES)
+                self._hash_window(descriptor, stop)
                 self._position = stop
+
+    def _hash_window(self, descriptor: int, stop: int) -> None:
+        """Straight from the page cache: to copy bytes into a buffer first takes a tenth of what hashing does."""
+        offset = self._position - self._position % mmap.ALLOCATIONGRANULARITY
+        try:
+            window = mmap.mmap(descriptor, stop - offset, access=mmap.ACCESS_READ, offset=offset)
+        except OSError:
+            # Some network file systems map no files.
+            buffer = memoryview(bytearray(stop - self._position))
+            read_range(descriptor, self._position, buffer, self._path)
+            self._sha256.update(buffer)
+            return
+        with window:
+            self._sha256.update(memoryview(window)[self._position - offset :])

@@ -91,3 +91,32 @@ def test_ranges_told_by_several_threads_are_hashed_once_each(tmp_path: Path):
     for thread in threads:
         thread.join()
     assert ordered.digest().sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("can_be_mapped", [True, False])
+@pytest.mark.parametrize(
+    "ends", [[10_000_001], [4096, 5000, 8_500_000, 10_000_001], [3, 4_194_304, 4_194_305, 10_000_001]]
+)
+def test_files_of_several_windows_are_hashed_whether_or_not_they_can_be_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_be_mapped: bool, ends: list[int]
+):
+    content = os.urandom(10_000_001)
+    file = tmp_path / "x"
+    file.write_bytes(content)
+    if not can_be_mapped:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENODEV, "No such device")
+
+        monkeypatch.setattr("tasks.merge.ranges.mmap.mmap", refuse)
+    ordered = OrderedHash(file)
+    for start, end in zip([0, *ends], ends, strict=False):
+        assert ordered.add(start, end) == end
+    assert ordered.digest().sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_became_shorter_before_it_was_hashed_is_named(tmp_path: Path):
+    file = tmp_path / "x"
+    file.write_bytes(bytes(100))
+    with pytest.raises(CheckpointError, match=r"x: it ends before byte 200; it was changed while it was written"):
+        OrderedHash(file).add(0, 200)
