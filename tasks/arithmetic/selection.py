@@ -118,7 +118,7 @@ class LargestMagnitudes:
         elements, base = as_elements([block, origin], accumulation_dtype([block, origin]))
         if number == 0:
             loops.selection.count_upper(elements, base, self._upper)
-            self._next_guess = self._n_elements
+            self._begins, self._next_guess = 0, self._n_elements
             return
         for cut in self._cuts:
             loops.selection.count_lower(elements, base, cut.bin, cut.window[cut.bin - cut.first_bin])
