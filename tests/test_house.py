@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import flows
 import tasks
 
@@ -36,3 +38,10 @@ def test_the_flow_is_short_enough_to_be_read_at_once():
     flow = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "refresh")
     statements = [node for node in flow.body if not isinstance(node, ast.Expr)]
     assert flow.end_lineno - statements[0].lineno < 60
+
+
+@pytest.mark.xdist_group("house")
+def test_tests_that_belong_together_run_in_one_process(request: pytest.FixtureRequest):
+    # pytest-xdist says so by a suffix. Without it every process starts all servers, and they starve each other.
+    is_grouped = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@house") == is_grouped
