@@ -306,7 +306,7 @@ def test_processes_that_share_a_cache_never_see_half_an_entry(tmp_path: Path):
     commands = [[sys.executable, "-c", _HAMMER, str(tmp_path), seed] for seed in ("0", "3")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     for process in processes:
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
         assert process.returncode == 0
         assert not log  # A damaged entry would have been logged.
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -22,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_site import ask
 from pydantic import ValidationError
 from waiting_releases import BY_HAND, LIVE, NEW, OTHER, make_releases
 
@@ -91,14 +91,14 @@ def work(run_id: str) -> FlowRun:
 
 def answer(run_id: str, given: dict[str, Any]) -> str:
     """Fill in the form of the UI."""
-    done = httpx.post(f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/resume", json={"run_input": given})
+    done = ask("POST", f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/resume", {"run_input": given})
     return done.raise_for_status().json()["status"]
 
 
 def retry(run_id: str) -> None:
     """Press Retry in the UI."""
     state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
-    httpx.post(f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/set_state", json={"state": state}).raise_for_status()
+    ask("POST", f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/set_state", {"state": state}).raise_for_status()
 
 
 def test_a_yes_sends_the_version_live_and_the_history_says_who_and_why(recipe: Recipe, registry: Registry):
@@ -107,7 +107,7 @@ def test_a_yes_sends_the_version_live_and_the_history_says_who_and_why(recipe: R
     assert (run.state.type.value, run.state.name) == ("PAUSED", "Suspended")
     assert registry.resolve("champion") == LIVE
     key = run.state.state_details.run_input_keyset["description"]
-    shown = httpx.get(f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/input/{key}").raise_for_status().json()
+    shown = ask("GET", f"{PREFECT_API_URL.value()}/flow_runs/{run_id}/input/{key}").raise_for_status().json()
     assert NEW in shown and f"artifact `{registry.name}-question`" in shown
     with get_client(sync_client=True) as client:
         told = client.read_latest_artifacts(

@@ -76,7 +76,7 @@ def test_what_is_announced_is_what_the_trigger_of_a_deployment_takes():
 
 def wait_for_events(name: str) -> list[dict[str, Any]]:
     """What the server has got of an event; events travel by themselves, so they are waited for."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     asked = {"filter": {"event": {"name": [name]}}}
     while True:
         with get_client(sync_client=True) as client:

@@ -297,7 +297,7 @@ def test_ctrl_c_ends_a_command_and_its_workers_at_once(path: Path, tmp_path: Pat
     ) as process:  # fmt: skip
         workers = wait_for_workers(process.pid)
         os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (1, "")
     assert stderr.rstrip().endswith("Aborted!") and "Traceback" not in stderr
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

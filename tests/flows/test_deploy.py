@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_site import ask
 
 from flows.cli import cocktail
 from flows.deploy import deploy_recipe, local_references
@@ -33,7 +33,7 @@ def pool() -> Iterator[str]:
 
 
 def read_deployment(name: str) -> dict[str, Any]:
-    return httpx.get(f"{PREFECT_API_URL.value()}/deployments/name/{name}").raise_for_status().json()
+    return ask("GET", f"{PREFECT_API_URL.value()}/deployments/name/{name}").raise_for_status().json()
 
 
 def test_a_nightly_runs_by_its_clock_one_at_a_time_from_the_installed_module(recipe: Recipe, pool: str):
@@ -61,9 +61,9 @@ def test_a_parameter_that_the_flow_does_not_have_is_refused_before_a_run_is_made
     deployed = deploy_recipe(recipe, name="closed", pool=pool, on_candidate=on_candidate)
     parameters = {"candidate": "news", "model": "org/news"} if on_candidate else {}
     place = f"{PREFECT_API_URL.value()}/deployments/{deployed.id}/create_flow_run"
-    answer = httpx.post(place, json={"parameters": parameters | {"forse": True}})
+    answer = ask("POST", place, {"parameters": parameters | {"forse": True}})
     assert (answer.status_code, "'forse' was unexpected" in answer.text) == (409, True)
-    assert httpx.post(place, json={"parameters": parameters | {"force": True}}).status_code == 201
+    assert ask("POST", place, {"parameters": parameters | {"force": True}}).status_code == 201
 
 
 def test_deploying_again_replaces_the_schedule_and_keeps_the_deployment(recipe: Recipe, pool: str):
@@ -88,7 +88,7 @@ def test_without_a_schedule_runs_wait_their_turn(recipe: Recipe, pool: str):
 def test_a_deployment_can_wait_for_candidates(recipe: Recipe, pool: str):
     deployed = deploy_recipe(recipe, name="fresh", pool=pool, on_candidate=True)
     assert deployed.name == "candidate-ready/fresh"
-    automations = httpx.post(f"{PREFECT_API_URL.value()}/automations/filter", json={}).raise_for_status().json()
+    automations = ask("POST", f"{PREFECT_API_URL.value()}/automations/filter", {}).raise_for_status().json()
     (automation,) = [each for each in automations if each["actions"][0].get("deployment_id") == deployed.id]
     assert automation["trigger"]["expect"] == ["lm-cocktail.candidate.ready"]
     assert automation["actions"][0]["parameters"] == {
@@ -98,7 +98,7 @@ def test_a_deployment_can_wait_for_candidates(recipe: Recipe, pool: str):
 
 def test_a_deployment_can_wait_for_the_candidates_of_one_family(recipe: Recipe, pool: str):
     deployed = deploy_recipe(recipe, name="law", pool=pool, on_candidate=True, family="law")
-    automations = httpx.post(f"{PREFECT_API_URL.value()}/automations/filter", json={}).raise_for_status().json()
+    automations = ask("POST", f"{PREFECT_API_URL.value()}/automations/filter", {}).raise_for_status().json()
     (automation,) = [each for each in automations if each["actions"][0].get("deployment_id") == deployed.id]
     assert automation["trigger"]["match"] == {"lm-cocktail.family": "law"}
 

@@ -46,12 +46,12 @@ def test_an_interrupt_does_not_wait_for_the_other_threads():
     def work(number: int) -> None:
         if number == 0:
             raise KeyboardInterrupt
-        release.wait(10)
+        release.wait(100)
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         direct.run_all(work, [0, 1, 2])
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50
     release.set()
 
 

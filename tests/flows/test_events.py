@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.usefixtures("prefect_server")]
 
 def events_of(model: str, name: str, count: int = 1) -> list[dict]:
     """What the server has got; events travel by themselves, so they are waited for."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     asked = EventFilter(event=EventNameFilter(name=[name])).model_dump(mode="json")
     while True:
         with get_client(sync_client=True) as client:

@@ -290,7 +290,7 @@ def test_examples_are_padded_to_the_longest_of_their_batch():
 
 
 def test_models_are_scored_at_the_same_time(monkeypatch):
-    both_are_here = threading.Barrier(2, timeout=20)
+    both_are_here = threading.Barrier(2, timeout=120)
 
     def call(_setting, function, *_arguments, **_options):
         both_are_here.wait()

@@ -234,7 +234,7 @@ def good(outcomes: list[Any]) -> list[Any]:
 
 def kill_when_busy(cluster: Any, node: Any, folder: Path, n_attempts: int = 3) -> None:
     """Kill a node, not gently, once so many attempts have begun; then let the work be done."""
-    end = time.monotonic() + 100
+    end = time.monotonic() + 120
     while len(list(folder.iterdir())) < n_attempts and time.monotonic() < end:
         time.sleep(0.05)
     lost = node.node_id

@@ -116,7 +116,7 @@ def write(file, text):
     partial.rename(file)
 
 
-def wait_for(file, seconds=20):
+def wait_for(file, seconds=120):
     end = time.monotonic() + seconds
     while not Path(file).exists():
         if time.monotonic() > end:

@@ -115,12 +115,21 @@ class Site:
         return int(place.rpartition(":")[2])
 
     def _ask(self, method: str, path: str, content: Any = None) -> httpx.Response:
-        def answer() -> httpx.Response | None:
-            found = httpx.request(method, self.api + path, json=content, timeout=30)
-            # SQLite is locked now and then on a busy machine, and Prefect's own client tries again, too.
-            return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+        return ask(method, self.api + path, content)
 
-        return wait_for(answer, f"{method} {path}")
+
+def ask(method: str, url: str, content: Any = None) -> httpx.Response:
+    """What a Prefect server answers, once its database is free.
+
+    SQLite is locked now and then on a busy machine: the server answers 503 and has changed nothing. Prefect's own client
+    asks again then, and so does whoever presses a button of the UI.
+    """
+
+    def answer() -> httpx.Response | None:
+        found = httpx.request(method, url, json=content, timeout=30)
+        return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+
+    return wait_for(answer, f"{method} {url}")
 
 
 @contextmanager
@@ -166,7 +175,7 @@ def running_site(folder: Path) -> Generator[Site]:
     with ExitStack() as stack:
         stack.enter_context(background(site, "server", "server", "start", "--host", "127.0.0.1", "--port", str(port)))
         wait_for(lambda: httpx.get(f"{api}/health").is_success, "the server to answer")
-        httpx.post(f"{api}/work_pools/", json={"name": POOL, "type": "process"}).raise_for_status()
+        ask("POST", f"{api}/work_pools/", {"name": POOL, "type": "process"}).raise_for_status()
         stack.enter_context(background(site, "worker", "worker", "start", "--pool", POOL, "--type", "process"))
         yield site
 

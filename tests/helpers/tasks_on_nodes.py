@@ -30,7 +30,7 @@ def where(device: str) -> tuple[str, str | None, str, int]:
 def beside_others(device: str, folder: str, name: str, n: int) -> tuple[str, str | None, str, int]:
     """`where`, when `n` calls with this folder run at the same time."""
     Path(folder, name).touch()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while len(list(Path(folder).iterdir())) < n and time.monotonic() < end:
         time.sleep(0.05)
     return where(device)

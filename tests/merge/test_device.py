@@ -171,7 +171,7 @@ def test_a_merge_that_is_cancelled_ends_its_threads(models: list[Checkpoint], me
 
 
 def test_slots_are_at_work_at_the_same_time(make_checkpoint, merge_into: MergeInto, monkeypatch: pytest.MonkeyPatch):
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=120)
     cast = DeviceBuffers.cast
 
     def wait_for_others(self: DeviceBuffers, total: Tensor, dtype: torch.dtype) -> bool:

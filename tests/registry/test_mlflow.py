@@ -251,7 +251,7 @@ def test_a_server_that_is_down_is_a_fault_that_may_pass(truth: Truth):
         check_mlflow(address)
     with pytest.raises(TransientStoreError, match="cannot be reached"):
         register_release(address, truth("s3://models"), ONE, "champion", live(ONE))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_what_mlflow_refuses_is_said_in_its_words(mlflow_server: str, truth: Truth):

@@ -136,9 +136,9 @@ def test_a_commit_whose_sender_dies_half_way_is_not_applied(hub):
 
 def test_the_server_stops_while_a_delayed_answer_is_due():
     with HubServer() as hub, socket.socket() as client:
-        hub.fail("whoami", "delay", seconds=60)
+        hub.fail("whoami", "delay", seconds=250)
         host, port = hub.endpoint.removeprefix("http://").split(":")
         client.connect((host, int(port)))
         client.sendall(b"GET /api/whoami-v2 HTTP/1.1\r\n\r\n")
         began = time.monotonic()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

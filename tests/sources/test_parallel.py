@@ -22,12 +22,12 @@ def test_an_error_does_not_wait_for_a_thread_that_hangs(monkeypatch: pytest.Monk
     def work(name: str) -> None:
         if name == "bad":
             raise ValueError("bad")
-        release.wait(10)
+        release.wait(100)
 
     started = time.monotonic()
     with pytest.raises(ValueError, match="bad"):
         in_parallel(["hangs", "bad"], work)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 50
     release.set()
 
 

@@ -67,6 +67,6 @@ def test_a_call_over_its_limit_ends_its_process():
         "from tasks.workers.in_place import call_in_place\n"
         "call_in_place('cpu', lambda device: time.sleep(60), (), 0.1, None)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == EXIT_TIME_LIMIT
     assert "ran longer than its limit of 0.1 s" in ended.stderr
