@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import DeploymentApplyError
 from prefect.events import DeploymentEventTrigger, ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_UI_URL
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
@@ -92,10 +92,8 @@ def deploy_recipe(
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     _refuse_unknown_parameters(made)
-    try:
-        found = str(made.apply())
-    except DeploymentApplyError as error:
-        raise CocktailError(f"deployment {name}: the server refuses it: {error}") from error
+    _remove_named_schedules(f"{flow.name}/{name}")
+    found = _apply(made)
     if recipe.publish is not None and recipe.publish.approval_hours is not None:
         _deploy_approval(recipe, pool, environment or {})
     address = PREFECT_UI_URL.value()
@@ -116,13 +114,37 @@ def local_references(recipe: Recipe) -> list[str]:
 def _deploy_approval(recipe: Recipe, pool: str, environment: Mapping[str, str]) -> None:
     """Runs of it are started by the recipe's refreshes; its name is the one that `request_approval` asks for."""
     flow: Any = approve
-    flow.to_deployment(
+    made = flow.to_deployment(
         name=recipe.name,
         description=f"Asks a person whether a version of {recipe.name} goes live.",
         work_pool_name=pool,
         job_variables={"env": _ENVIRONMENT | dict(environment)},
         entrypoint_type=EntrypointType.MODULE_PATH,
-    ).apply()
+    )
+    _apply(made)
+
+
+def _apply(made: Any) -> str:
+    """The id of a deployment that the server has made, or changed, as it was told."""
+    try:
+        return str(made.apply())
+    except (DeploymentApplyError, PrefectHTTPStatusError) as error:
+        raise CocktailError(f"deployment {made.name}: the server refuses it: {error}") from error
+
+
+def _remove_named_schedules(deployment: str) -> None:
+    """Remove the schedules that have slugs, such as those of a prefect.yaml, from a deployment that is there.
+
+    The server replaces those without; those with slugs it would keep, or refuse ours beside them.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return
+        for schedule in found.schedules:
+            if schedule.slug is not None:
+                client.delete_deployment_schedule(found.id, schedule.id)
 
 
 class _ClosedParameters(ParameterSchema):

@@ -11,11 +11,13 @@ import yaml
 from click.testing import CliRunner, Result
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_site import ask
 
 from flows.cli import cocktail
 from flows.deploy import deploy_recipe, local_references
+from flows.refresh import refresh
 from tasks.errors import CocktailError
 from tasks.recipe import Recipe
 from tasks.settings import CacheSettings
@@ -76,6 +78,25 @@ def test_deploying_again_replaces_the_schedule_and_keeps_the_deployment(recipe: 
     without = deploy_recipe(recipe, name="twice", pool=pool)
     assert without.id == first.id
     assert read_deployment("refresh/twice")["schedules"] == []
+
+
+@pytest.mark.parametrize("cron", ["30 5 * * *", None])
+def test_what_a_prefect_yaml_has_deployed_is_replaced_with_its_schedule(recipe: Recipe, pool: str, cron: str | None):
+    schedule = Cron("0 4 * * *", timezone="Europe/Berlin", slug="nightly")
+    flow: Any = refresh
+    flow.to_deployment("of-file", work_pool_name=pool, schedule=schedule).apply()
+    deploy_recipe(recipe, name="of-file", pool=pool, cron=cron)
+    found = read_deployment("refresh/of-file")
+    assert [each["schedule"]["cron"] for each in found["schedules"]] == ([cron] if cron else [])
+    assert Recipe.model_validate(found["parameters"]["recipe"]) == recipe
+
+
+def test_what_the_server_does_not_take_is_told_in_its_words(recipe: Recipe, pool: str, monkeypatch: pytest.MonkeyPatch):
+    flow: Any = refresh
+    flow.to_deployment("refused", work_pool_name=pool, schedule=Cron("0 4 * * *", slug="nightly")).apply()
+    monkeypatch.setattr("flows.deploy._remove_named_schedules", lambda deployment: None)
+    with pytest.raises(CocktailError, match=r"deployment refused: the server refuses it: .*provide a slug"):
+        deploy_recipe(recipe, name="refused", pool=pool, cron="0 4 * * *")
 
 
 def test_without_a_schedule_runs_wait_their_turn(recipe: Recipe, pool: str):
