@@ -106,9 +106,24 @@ def local_references(recipe: Recipe) -> list[str]:
     general = recipe.weigh.general.examples if recipe.weigh.general else None
     places += [rows for rows in (recipe.examples, general) if isinstance(rows, str)]
     places += [place for task in recipe.evaluate for place in (task.data, task.include_path)]
+    places += [rule.against for rule in recipe.gate.rules if rule.against.startswith("release:")]
     places += recipe.publish.to if recipe.publish else []
-    named = [place for place in places if place is not None]
-    return list(dict.fromkeys(place for place in named if parse_reference(place).place is Place.FOLDER))
+    programs = [task.command for task in recipe.evaluate] + [_run_on_promotion(recipe)]
+    arguments = [argument for program in programs for argument in program or () if argument.startswith("/")]
+    folders = [folder for place in places if place is not None and (folder := _folder_of(place))]
+    return list(dict.fromkeys([*folders, *arguments]))
+
+
+def _run_on_promotion(recipe: Recipe) -> list[str] | None:
+    return recipe.publish.on_promote.command if recipe.publish and recipe.publish.on_promote else None
+
+
+def _folder_of(place: str) -> str | None:
+    """The path that a reference names, if it names one; of a release, that of its destination."""
+    reference = parse_reference(place)
+    if reference.place is Place.RELEASE:
+        return _folder_of(reference.location)
+    return place if reference.place is Place.FOLDER else None
 
 
 def _deploy_approval(recipe: Recipe, pool: str, environment: Mapping[str, str]) -> None:

@@ -141,6 +141,20 @@ def test_what_lies_in_folders_is_listed_and_what_lies_elsewhere_is_not():
     ]  # fmt: skip
 
 
+def test_releases_in_folders_and_programs_are_listed_too():
+    recipe = Recipe.model_validate({
+        "name": "a", "model_type": "decoder", "base": "release:/releases/base@champion",
+        "candidates": [{"name": "one", "model": "release:s3://m/one"}, {"name": "two", "model": "org/two"}],
+        "weigh": {"strategy": "uniform"},
+        "evaluate": [{"name": "t", "kind": "command", "command": ["/opt/measure", "{model}", "--rows", "/data/rows"]}],
+        "gate": {"rules": [{"task": "t", "min_delta": 0, "against": "release:/releases/old@v1"}]},
+        "publish": {"to": ["s3://m"], "on_promote": {"command": ["/opt/restart", "now"]}},
+    })  # fmt: skip
+    assert local_references(recipe) == [
+        "/releases/base", "/releases/old", "/opt/measure", "/data/rows", "/opt/restart",
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def recipe_file(content: dict[str, Any], recipe: Recipe, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
