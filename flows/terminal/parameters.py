@@ -68,9 +68,12 @@ def check_folder(context: click.Context, parameter: click.Parameter, value: str 
 
 
 def check_caches(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """A folder, a prefix on S3, or one of each: what `CacheSettings` needs of them."""
+    """A folder, a prefix on S3, or one of each: what `CacheSettings` needs of them.
+
+    A folder becomes absolute: what is deployed runs in another folder than the one that this was typed in.
+    """
     places = [
-        ("shared", value) if value.startswith("s3://") else ("folder", str(check_folder(context, parameter, value)))
+        ("shared", value) if value.startswith("s3://") else ("folder", _absolute_folder(context, parameter, value))
         for value in values
     ]
     found = dict(places)
@@ -81,6 +84,11 @@ def check_caches(context: click.Context, parameter: click.Parameter, values: tup
     except ValidationError as error:
         raise click.BadParameter(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
     return found
+
+
+def _absolute_folder(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    folder = check_folder(context, parameter, value)
+    return str(folder and folder.absolute())
 
 
 def check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:

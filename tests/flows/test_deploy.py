@@ -192,6 +192,15 @@ def test_a_schedule_that_cannot_be_is_wrong_usage(
     assert message in done.output
 
 
+def test_the_cache_is_in_the_folder_that_was_meant_wherever_the_worker_runs(
+    recipe_file: Path, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = invoke(recipe_file, "--pool", pool, "--cache", "./cache", "--name", "cached")
+    assert done.exit_code == 0, done.output
+    assert read_deployment("refresh/cached")["parameters"]["cache"]["folder"] == str(tmp_path / "cache")
+
+
 def test_a_family_without_candidates_is_wrong_usage(recipe_file: Path):
     done = invoke(recipe_file, "--family", "law")
     assert done.exit_code == 2
