@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tasks.cache import ResultCache
 from tasks.layered import Setting
-from tasks.merge.by_range import WINDOW_ELEMENTS, locate, ranges_by_folder
+from tasks.merge.by_range import WINDOW_ELEMENTS, locate, prove_folders, ranges_by_folder
 from tasks.merge.health import HealthMode, measure_health
 from tasks.merge.inputs import Choice, choose
 from tasks.merge.job import Job, count_bytes_read, plan_parts
@@ -127,7 +127,7 @@ def merge_shard(
 
     Raises:
         NonFiniteError: an input holds NaN or infinity, or the result overflows its dtype.
-        StoreError: an input cannot be read, or the file not be stored.
+        StoreError: an input cannot be read or is not what was planned, or the file cannot be stored.
     """
     started = time.perf_counter()
     choice, key = request.choice(), {"merge": request.key(), "path": path}
@@ -142,6 +142,9 @@ def merge_shard(
         job = opened.job(choice, folder)
         parts = plan_parts(job, file.tensors)
         (written,) = write_weight_files(job, parts, Layout((file,), {}), report_progress)
+        # Of a model that was written to meanwhile, one half may have been read before and one after.
+        for model in request.models:
+            prove_folders(model, cache)
         merged_in = time.perf_counter() - started
         place.put(path, folder / path, written[path])
     cache.put("merged-shard", key, {"sha256": written[path].sha256, "size": written[path].size})

@@ -226,6 +226,40 @@ def test_an_object_that_was_replaced_is_an_error_and_nothing_is_stored(
     assert list((tmp_path / "shared").iterdir()) == []
 
 
+def test_a_folder_that_changed_since_it_was_planned_is_an_error_and_nothing_is_stored(
+    family: list[Checkpoint], cache: ResultCache, tmp_path: Path
+):
+    request, place = request_of(family), place_in(tmp_path / "shared")
+    first, *_ = outline(request, cache)
+    write_anew(family[2])
+    with pytest.raises(StoreError, match=r"model.safetensors: the file changed: expected sha256"):
+        merge_shard(request, first, place, cache)
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_a_folder_that_changes_while_it_is_merged_is_an_error_and_nothing_is_stored(
+    family: list[Checkpoint], cache: ResultCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = tasks.merge.shards.write_weight_files
+
+    def write_meanwhile(*arguments: Any) -> Any:
+        write_anew(family[2])
+        return write(*arguments)
+
+    request, place = request_of(family), place_in(tmp_path / "shared")
+    first, *_ = outline(request, cache)
+    monkeypatch.setattr(tasks.merge.shards, "write_weight_files", write_meanwhile)
+    with pytest.raises(StoreError, match=r"model.safetensors: the file changed: expected sha256"):
+        merge_shard(request, first, place, cache)
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def write_anew(model: Checkpoint) -> None:
+    """Other numbers under the same name, in a file of the same size."""
+    content = (model.folder / "model.safetensors").read_bytes()
+    (model.folder / "model.safetensors").write_bytes(content[:-4] + b"\0\0\0\0")
+
+
 def test_weights_of_which_nothing_is_known_there_are_fetched_and_proven(
     family: list[Checkpoint], elsewhere: list[Checkpoint], s3: S3Server, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
