@@ -14,6 +14,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # The organisation alone is a destination; what stands behind the repository's name is a path in it.
 _HUB_ADDRESS = re.compile(r"([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)((?:/[\w.-]+)*)")
 _PATH_PREFIXES = ("/", "./", "../")
+_PASSWORD = re.compile(r"://[^/]*:[^/]*@")
 
 
 class Place(StrEnum):
@@ -44,8 +45,13 @@ def parse_reference(text: str) -> Reference:
     """Read a reference as contract and recipe write it.
 
     Raises:
-        ValueError: it has none of the known forms; the message lists them.
+        ValueError: it has none of the known forms; the message lists them. Or it holds a password, and is not repeated.
     """
+    if _PASSWORD.search(text):
+        raise ValueError(
+            "this address holds a password, and recipes, logs and releases would show it; leave out what stands before "
+            "the @, and set credentials in the environment or name a block under connections"
+        )
     if text.startswith("release:"):
         location, _, revision = text.removeprefix("release:").rpartition("@")
         if not location:

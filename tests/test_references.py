@@ -30,6 +30,14 @@ def test_anything_else_is_refused(text: str):
         parse_reference(text)
 
 
+@pytest.mark.parametrize("place", ["mlflow://{}host:5000", "s3://{}bucket/models", "release:s3://{}bucket/a@champion"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(place: str):
+    assert parse_reference(place.format("")).place in (Place.MLFLOW, Place.S3, Place.RELEASE)
+    with pytest.raises(ValueError, match="this address holds a password") as caught:
+        parse_reference(place.format("anna:hunter2@"))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_file_uri_is_a_path_of_this_machine_and_others_are_not():
     assert local_path("file:///models/my%20news") == Path("/models/my news")
     with pytest.raises(ValueError, match="s3://models/news is not a file on this machine; download it first"):
