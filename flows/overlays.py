@@ -26,14 +26,25 @@ _PATH_TYPES: tuple[Any, ...] = (ReferenceText, Argument)
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice, of which YAML would silently take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"the key {key.value!r} is written twice in one section"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._looked_at: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Once: what `<<` merges into a section joins its keys here, those that the section has of its own too.
+        if node not in self._looked_at:
+            self._looked_at.add(node)
+            _check_keys(node)
+        super().flatten_mapping(node)
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    seen: set[Any] = set()
+    for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        if key.value in seen:
+            problem = f"the key {key.value!r} is written twice in one section"
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        seen.add(key.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +130,14 @@ def _check_names(settings: Mapping[str, Any], file: Path) -> None:
         f"  - {key}.{number}: an entry needs its name, which says what it changes or adds"
         for key in _NAMED_LISTS
         for number, entry in enumerate(_entries(settings.get(key)))
-        if not isinstance(entry, dict) or "name" not in entry
+        if not isinstance(_name_in(entry), str)
     ]
     if problems:
         raise RecipeError("\n".join([f"{file}: the settings cannot be laid over a recipe:", *problems]))
+
+
+def _name_in(entry: Any) -> Any:
+    return cast(dict[str, Any], entry).get("name") if isinstance(entry, dict) else None
 
 
 def _entries(value: Any) -> list[Any]:
@@ -142,7 +157,9 @@ def _merge(under: dict[str, Any], over: dict[str, Any], place: str, file: Path, 
 
 
 def _merge_named(under: list[Any], over: list[Any], place: str, file: Path, origins: dict[str, str]) -> None:
-    numbers = {entry.get("name"): number for number, entry in enumerate(under) if isinstance(entry, dict)}
+    names = [_name_in(entry) for entry in under]
+    # What is no text is no name, and is told of with the recipe's other problems.
+    numbers = {name: number for number, name in enumerate(names) if isinstance(name, str)}
     for entry in over:
         number = numbers.setdefault(entry["name"], len(under))
         if number < len(under):

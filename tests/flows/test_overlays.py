@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from flows.cli import cocktail
+from flows.overlays import read_yaml
 from flows.recipe import demo_recipe_path, read_recipe
 from tasks.errors import RecipeError
 
@@ -139,6 +140,7 @@ def test_a_problem_of_a_whole_section_names_the_file_that_changed_it(recipe_file
         ("- a\n", "expected keys such as name.*found a list"),
         ("a: [", "this is no YAML"),
         ("weigh: {}\nweigh: {}\n", "the key 'weigh' is written twice"),
+        ({"candidates": [{"name": ["law"], "optional": True}]}, "candidates.0: an entry needs its name"),
         (
             {"candidates": [{"model": "./a"}], "evaluate": ["law"]},
             r"(?s)cannot be laid over a recipe:\n  - candidates.0: an entry needs its name.*\n  - evaluate.0: an entry",
@@ -166,3 +168,16 @@ def test_commands_take_settings_files(tmp_path: Path, capfd: pytest.CaptureFixtu
     done = CliRunner().invoke(cocktail, arguments)
     assert done.exit_code != 0
     assert str(tmp_path / "none") in done.output + capfd.readouterr().err
+
+
+def test_a_section_that_is_merged_into_another_may_have_changed_what_it_was_merged_from(tmp_path: Path):
+    # `law` is merged into `weigh` before it is read itself.
+    text = "a: {b: [&all {alpha: 0.5}, &law {<<: *all, alpha: 0.7}]}\nweigh: {<<: *law}\n"
+    assert read_yaml(write(tmp_path / "prod.yaml", text), "")["weigh"] == {"alpha": 0.7}
+
+
+def test_a_recipe_whose_candidate_has_no_proper_name_is_told_so_under_settings_too(tmp_path: Path):
+    recipe = write(tmp_path / "recipe.yaml", RECIPE | {"candidates": [{"name": ["law"], "model": "/models/law"}]})
+    settings = write(tmp_path / "prod.yaml", {"candidates": [{"name": "news", "model": "org/news"}]})
+    with pytest.raises(RecipeError, match=r"candidates.0.name: expected text, found a list"):
+        read_recipe(recipe, settings=[settings])
