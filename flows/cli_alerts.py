@@ -9,6 +9,7 @@ import click
 
 from flows.terminal.console import Console
 from flows.terminal.parameters import check_name, json_option
+from tasks.references import make_absolute
 
 MAX_NIGHTS = 365
 
@@ -21,12 +22,12 @@ def _check_blocks(context: click.Context, parameter: click.Parameter, value: tup
 
 
 def _check_model(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """destination/name as it stands in events: a folder's path absolute."""
+    """destination/name as it stands in events: a folder's path as a recipe in this folder would have it."""
     if value is None:
         return None
     address = check_name(context, parameter, value)
     is_folder = "://" not in address.destination
-    destination = str(Path(address.destination).absolute()) if is_folder else address.destination
+    destination = make_absolute(address.destination, Path.cwd()) if is_folder else address.destination
     return f"{destination.rstrip('/')}/{address.name}"
 
 

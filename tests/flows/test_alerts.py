@@ -7,6 +7,7 @@ Triggers are matched and texts are rendered by the server's own classes.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,6 +30,7 @@ from flows.alert_rules import AlertSettings
 from flows.alerts import apply_automations, as_plain, as_yaml, build_automations, find_blocks, parse_block
 from flows.cli import cocktail
 from tasks.errors import CocktailError
+from tasks.recipe import Recipe
 
 TEAM, CI = parse_block("custom-webhook/team"), parse_block("webhook/ci")
 IDS = {TEAM: UUID(int=1), CI: UUID(int=2)}
@@ -248,6 +250,20 @@ def test_templates_are_printed_without_a_server(tmp_path: Any, monkeypatch: pyte
     assert failed["trigger"]["match"]["prefect.resource.id"] == f"lm-cocktail.model.{tmp_path}/releases/assistant"
     assert failed["actions"][0]["block_document_id"] == str(UUID(int=1))
     assert json.loads(invoke("--notify", "webhook/ci", "--print", "--json").stdout)["automations"]
+
+
+def test_a_model_is_watched_where_its_events_say_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    recipe = {"name": "a", "model_type": "decoder", "candidates": [{"name": "one", "model": "org/one"}]}
+    for given in ("../releases", "./releases", "../link/releases", f"{tmp_path}/link/releases"):
+        settings = recipe | {"weigh": {"strategy": "uniform"}, "publish": {"to": [given]}}
+        published = Recipe.model_validate(settings, context={"folder": tmp_path / "here"}).publish
+        monkeypatch.chdir(tmp_path / "here")
+        found = invoke("--notify", "slack-webhook/team", "--model", f"{given}/a", "--print", "--json")
+        failed, *_ = json.loads(found.stdout)["automations"]
+        assert published is not None
+        assert failed["trigger"]["match"]["prefect.resource.id"] == f"lm-cocktail.model.{published.to[0]}/a"
 
 
 @pytest.mark.parametrize(
