@@ -27,6 +27,11 @@ _STARTED_OR_OVER = {
 }
 _RUN = "{% if flow_run %}\nRun: {{ (flow_run|ui_url) or flow_run.name }}{% endif %}"
 _MODEL = "\nModel: {{ event.payload.destination }}"
+# A version goes live before it is copied to further destinations, so a failed copy takes nothing back.
+_LIVE = (
+    "{% if event.payload.step == 'publish' %}The new version may be live: cocktail explain "
+    "{{ event.payload.destination }}{% else %}What was live is live.{% endif %}"
+)
 
 Related = ResourceSpecification | dict[str, str | list[str]]
 
@@ -72,7 +77,7 @@ def model_alerts(settings: AlertSettings) -> list[Alert]:
             on(FAILED),
             "{{ event.resource.name }}: refresh failed",
             "{{ event.payload.error }}{% if event.payload.step %} in step {{ event.payload.step }}{% endif %}: "
-            f"{{{{ event.payload.message }}}}{_MODEL}{_RUN}\nWhat was live is live.",
+            f"{{{{ event.payload.message }}}}{_MODEL}{_RUN}\n{_LIVE}",
         ),
         Alert(
             "rejected",
@@ -143,8 +148,8 @@ def run_alerts(settings: AlertSettings) -> list[Alert]:
             "A run's process or machine is gone.",
             crashed,
             "{{ event.resource.name }} crashed",
-            f"{{{{ event.resource['prefect.state-message'] }}}}{_RUN}\nWhat was live is live. Retry goes on where it "
-            "stopped: scores are cached, and written shards are kept.",
+            f"{{{{ event.resource['prefect.state-message'] }}}}{_RUN}\nReaders see nothing half; cocktail explain says "
+            "what is live. Retry goes on where it stopped: scores are cached, and written shards are kept.",
         ),
         Alert(
             "late",

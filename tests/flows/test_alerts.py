@@ -101,6 +101,13 @@ def test_a_failure_is_told_with_its_step_and_its_model():
     assert call["alert"] == "failed" and call["text"] == text and call["payload"]["step"] == "merge"
 
 
+def test_a_failure_to_publish_does_not_say_that_nothing_went_live():
+    # A copy to a second destination fails after the alias has moved.
+    event = event_of("lm-cocktail.refresh.failed", {"error": "StoreError", "message": "403", "step": "publish"})
+    _, text, _ = told(automation_of("failed"), event)
+    assert text.splitlines()[-1] == f"The new version may be live: cocktail explain {MODEL}"
+
+
 def test_a_rejection_is_told_with_its_reasons_and_its_report():
     payload = {"reasons": ["clinc: 0.5: failed", 'says "no"'], "champion": None, "report": "s3://models/r.html"}
     event = event_of("lm-cocktail.refresh.rejected", payload)
