@@ -57,8 +57,15 @@ def with_candidate(recipe: Recipe, name: str, model: str) -> Recipe:
     """The recipe with a candidate's model replaced, or with one more candidate.
 
     Raises:
-        RecipeError: the recipe cannot have such a candidate, e.g. because its weights are given one by one.
+        RecipeError: the recipe cannot have such a candidate, e.g. because its weights are given one by one, or has one
+            of that name with an adapter, which was trained on the old model.
     """
+    adapter = next((each.adapter for each in recipe.candidates if each.name == name), None)
+    if adapter is not None:
+        raise RecipeError(
+            f"candidate {name} ({model}) does not fit into recipe {recipe.name}: the candidate of that name is a model "
+            f"with the adapter {adapter}, which would be added to the new one; announce it under another name"
+        )
     content = recipe.model_dump(mode="json", by_alias=True)
     # What a lock file pinned of the old model says nothing of the new one.
     new = {"name": name, "model": model, "digest": None}

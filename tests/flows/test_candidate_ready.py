@@ -48,6 +48,12 @@ def test_a_recipe_with_given_weights_cannot_take_one_more(content: dict[str, Any
         with_candidate(read(content), "news", "org/news")
 
 
+def test_an_adapter_is_not_added_to_a_model_that_it_was_not_trained_on(content: dict[str, Any]):
+    content["candidates"].append({"name": "chat", "model": content["base"], "adapter": "org/chat-lora"})
+    with pytest.raises(RecipeError, match=r"candidate chat .* does not fit .*with the adapter org/chat-lora"):
+        with_candidate(read(content), "chat", WORDNET)
+
+
 @pytest.mark.usefixtures("prefect_server", "computes_here")
 def test_the_run_ends_as_the_refresh_does(content: dict[str, Any], cache: CacheSettings):
     content["candidates"] = [entry for entry in content["candidates"] if entry["name"] != "wordnet"]
