@@ -24,7 +24,7 @@ _LATE = "prefect.flow-run.Late"
 _STARTED_OR_OVER = {
     f"prefect.flow-run.{state}"
     for state in ("Pending", "Running", "Completed", "Failed", "Crashed", "Cancelling", "Cancelled", "Rescheduled")
-}
+} | {"prefect.flow-run.AwaitingConcurrencySlot"}  # A worker has it, and another run has its turn.
 _RUN = "{% if flow_run %}\nRun: {{ (flow_run|ui_url) or flow_run.name }}{% endif %}"
 _MODEL = "\nModel: {{ event.payload.destination }}"
 # A version goes live before it is copied to further destinations, so a failed copy takes nothing back.

@@ -177,6 +177,8 @@ def test_runs_of_other_flows_are_none_of_our_business():
     assert "due at 04:00" in text and "--pool gpus" in text
     # A run that a concurrency limit cancels was late and is over.
     assert goes_off(automation_of("late"), run_event("Cancelled"))
+    # One that a worker would start, but for a run that takes longer, lacks no worker.
+    assert goes_off(automation_of("late"), run_event("AwaitingConcurrencySlot"))
 
 
 def test_a_run_with_a_sign_of_life_or_an_end_of_any_name_is_no_zombie():
