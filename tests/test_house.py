@@ -7,6 +7,7 @@ import pytest
 
 import flows
 import tasks
+from flows.cli import cocktail
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,6 +32,12 @@ def test_every_step_has_a_face_and_every_face_is_thin():
         tree = ast.parse((REPOSITORY / "tasks" / step / "task.py").read_text(encoding="utf-8"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         assert functions and all(face.end_lineno - face.decorator_list[0].lineno < 35 for face in functions), step
+
+
+def test_the_readme_lists_every_command():
+    _, commands, _ = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("\n## Commands\n")[1].split("```", 2)
+    listed = [line.split()[0] for line in commands.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert sorted(listed) == sorted(cocktail.commands)
 
 
 def test_the_flow_is_short_enough_to_be_read_at_once():
