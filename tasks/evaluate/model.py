@@ -19,7 +19,7 @@ from tasks.settings import ModelType, ScoreSettings
 
 logger = logging.getLogger(__name__)
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised by hand when a change makes other values of the same model and data; what is cached then counts no more."""
 
 _PROGRAM_GRACE_SECONDS = 60

@@ -94,6 +94,12 @@ def score_pairs(
 @torch.inference_mode()
 def _batch_scores(reranker: ResidentModel, pairs: Sequence[Mapping[str, list[int]]]) -> list[float]:
     columns = {key: [pair[key] for pair in pairs] for key in pairs[0]}
-    padded = reranker.tokenizer.pad(columns, padding=len(pairs) > 1, return_tensors="pt", verbose=False)
+    # On the right whatever the tokenizer says: on the left, texts in tables of positions would begin at another row.
+    padded = reranker.tokenizer.pad(
+        columns, padding=len(pairs) > 1, padding_side="right", return_tensors="pt", verbose=False
+    )
+    for ids, pair in zip(padded["input_ids"], pairs, strict=True):
+        # The model tells padding by the token that its own configuration names, which may not be the tokenizer's.
+        ids[len(pair["input_ids"]) :] = reranker.model.config.pad_token_id or 0
     logits: Tensor = reranker.model(**padded.to(reranker.device)).logits.double()
     return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).tolist()

@@ -17,7 +17,7 @@ from tasks.settings import ModelType, ScoreSettings, loss_problem
 
 logger = logging.getLogger(__name__)
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised by hand when a change gives other losses of the same model and examples; the cached ones then do not count."""
 
 

@@ -62,7 +62,7 @@ def embed(
         found = encode(chosen, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False)
         return found.float().cpu()
 
-    with length_limited(encoder, max_length):
+    with length_limited(encoder, max_length), _padded_on_the_right(encoder):
         for batch, found in compute_batches(_count_tokens(encoder, texts, kind), batch_tokens, compute):
             vectors.update(zip(batch, found, strict=True))
             report_progress(len(vectors), len(texts))
@@ -84,6 +84,21 @@ def length_limited(encoder: "SentenceTransformer", max_length: int | None) -> Ge
         yield
     finally:
         encoder.max_seq_length = own_limit
+
+
+@contextmanager
+def _padded_on_the_right(encoder: "SentenceTransformer") -> Generator[None]:
+    """So that a text in a table of positions begins at the first row, whichever texts share its batch."""
+    tokenizer: Any = encoder.tokenizer
+    own_side: str | None = getattr(tokenizer, "padding_side", None)
+    if own_side in (None, "right"):
+        yield
+        return
+    tokenizer.padding_side = "right"
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = own_side
 
 
 def _count_tokens(encoder: "SentenceTransformer", texts: Sequence[str], kind: Kind) -> list[int]:

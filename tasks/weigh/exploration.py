@@ -26,7 +26,7 @@ from tasks.workers.main import counting_parts
 
 logger = logging.getLogger(__name__)
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Raised by hand when a change makes other choices of the same models and examples, or says more of them."""
 
 Report = Callable[[int, int], None]

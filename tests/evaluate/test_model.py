@@ -105,7 +105,7 @@ def test_where_task_files_lie_is_no_condition_of_a_measurement():
         measuring_conditions(EvaluationTask(name="t", kind="lm_eval", tasks=["t"], include_path=folder), SETTINGS)
         for folder in ("/a", "/b")
     )
-    assert first == second == "engine 1, float32, at most 64 tokens, tasks ['t']"
+    assert first == second == "engine 2, float32, at most 64 tokens, tasks ['t']"
 
 
 def test_a_broken_model_is_named(data: ExampleSet, calls: list[Any], tmp_path: Path, decoder_folder: Path):

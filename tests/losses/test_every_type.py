@@ -129,6 +129,17 @@ def test_an_encoder_without_a_pad_token_is_refused(tmp_path):
         embed(encoder, ["a", "b c"], "query", batch_tokens=64)
 
 
+def test_an_encoder_whose_tokenizer_pads_on_the_left_embeds_each_text_as_it_does_alone(tmp_path):
+    save_bert(tmp_path, 1)
+    encoder = resident_encoder(tmp_path, "float32", "cpu")
+    tasks.resident._slots.clear()
+    encoder.tokenizer.padding_side = "left"
+    texts = ["paris", "what is the capital of france"]
+    together, alone = (embed(encoder, texts, "document", batch_tokens=most) for most in (100, 1))
+    torch.testing.assert_close(together, alone)
+    assert encoder.tokenizer.padding_side == "left"
+
+
 def test_an_encoder_that_promises_more_tokens_than_it_has_positions_reads_what_it_can(tmp_path, caplog):
     save_bert(tmp_path, 1)
     encoder = resident_encoder(tmp_path, "float32", "cpu")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from parity_models import PAIRS, save_reranker
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 import tasks.resident
 from tasks.errors import CheckpointError, ExampleDataError, NonFiniteError
@@ -62,6 +63,26 @@ def test_without_a_pad_token_pairs_are_read_one_at_a_time(reranker):
     unpadded = ResidentModel(reranker.model, tokenizer, "cpu", reranker.folder)
     expected, _ = reranker_losses(reranker, PAIRS, **LIMITS)
     assert reranker_losses(unpadded, PAIRS, **LIMITS)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def decoder_with_a_head(pad_token_id):
+    """Its score is that of the last token which is not the padding of its configuration; its positions are a table."""
+    torch.manual_seed(1)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
+    config = GPT2Config(vocab_size=32, **sizes, num_labels=1, pad_token_id=pad_token_id, bos_token_id=2, eos_token_id=3)
+    return GPT2ForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad_token_id", [0, 30])
+def test_batches_change_nothing_wherever_and_with_what_the_tokenizer_pads(reranker, side, pad_token_id):
+    tokenizer = type(reranker.tokenizer).from_pretrained(reranker.folder, padding_side=side)
+    model = decoder_with_a_head(pad_token_id)
+    for each in (reranker.model, model):
+        turned = ResidentModel(each, tokenizer, "cpu", reranker.folder)
+        alone, _ = reranker_losses(turned, PAIRS, batch_tokens=1, max_length=32)
+        together, _ = reranker_losses(turned, PAIRS, batch_tokens=10_000, max_length=32)
+        assert together == pytest.approx(alone, abs=1e-5)
 
 
 def test_documents_are_cut_and_queries_never(reranker, caplog):
