@@ -13,7 +13,6 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 CHUNK_NUMBERS = 2**24
 """Most logits that are made at once, where the output embedding is known to make them alone: 64 MiB in float32."""
@@ -65,8 +64,9 @@ def label_log_probabilities(model: Any, arguments: Mapping[str, Tensor], labels:
     start = 0
     for logits in _logits_of(model, arguments, torch.tensor(labels.rows), torch.tensor(labels.positions)):
         first, last = (int(n) for n in torch.searchsorted(places, torch.tensor([start, start + len(logits)])))
-        own = logits[(places[first:last] - start).to(logits.device)].float()
-        found[first:last] = -cross_entropy(own, tokens[first:last].to(own.device), reduction="none").double().cpu()
+        # Once per place, of which many labels, such as those of a classification, may stand at one.
+        own = logits.float().log_softmax(-1)
+        found[first:last] = _at(own, places[first:last] - start, tokens[first:last]).double().cpu()
         start += len(logits)
     return found
 
@@ -121,5 +121,5 @@ def _through(
 
 
 def _at(values: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-    """[places, ...] of [rows, tokens, ...]."""
+    """[places, ...] of [rows, tokens, ...]; or [labels] of [places, vocabulary]."""
     return values[rows.to(values.device), positions.to(values.device)]

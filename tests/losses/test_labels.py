@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -117,6 +118,32 @@ def test_logits_are_made_at_the_labels_only_a_bounded_number_at_once(name, monke
     label_log_probabilities(model, arguments_of(model), some_labels())
     # Four places twice, by the model and alone, which must agree; then seven places, three at a time.
     assert made == [(1, 4), (1, 4), (3,), (3,), (1,)]
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor had which was made meanwhile."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.most = max(self.most, made.numel() if isinstance(made, torch.Tensor) else 0)
+        return made
+
+
+def test_many_labels_at_a_place_take_no_more_memory_than_one(monkeypatch):
+    monkeypatch.setattr(tasks.losses.labels, "CHUNK_NUMBERS", 2 * 24)
+    model = MODELS["llama"]().eval()
+    labels = Labels()
+    for position in range(8):
+        labels.add_place(0, position, list(range(20)))
+    with Largest() as seen:
+        found = label_log_probabilities(model, arguments_of(model), labels)
+    with torch.no_grad():
+        expected = model(**arguments_of(model)).logits[0, :8].double().log_softmax(-1)[:, :20]
+    assert found.tolist() == pytest.approx(expected.flatten().tolist(), abs=1e-5)
+    # The labels themselves are the most: the logits of two places, times twenty labels each, would be 960 numbers.
+    assert seen.most < 600
 
 
 def test_a_model_that_does_more_than_its_output_embedding_is_run_once_per_batch_from_then_on():
