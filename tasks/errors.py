@@ -105,11 +105,15 @@ class WorkerTimeoutError(DeviceError):
     """The call ran longer than its time limit; its worker was killed."""
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says where it has no class of its own for it: on the CPU, of CUDA itself, and of a library of CUDA."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's error of a GPU, Python's own, or torch's on the CPU, which has only words."""
+    """Whether memory ran out: torch's error of a GPU, Python's own, or one of those that are told by their words."""
     # By name, because this module must not import torch.
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def is_transient(error: BaseException) -> bool:

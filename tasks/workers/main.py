@@ -128,13 +128,17 @@ def _find(reference: str) -> Callable[..., Any]:
 def _describe(error: Exception) -> tuple[str, Exception, str]:
     """The message for a call that failed; does not return where the device is lost with it."""
     text = traceback.format_exc()
-    if any("CUDA error" in str(cause) for cause in _causes(error)):
+    if is_out_of_memory(error):
+        # Batches that can be halved were, down to a single text, before it came to this.
+        error = DeviceError(
+            f"out of memory: {error}; lower score.max_length (with loss: lm_cocktail, which halves no batches, "
+            "score.batch_size), or use a device with more memory"
+        )
+    elif any("CUDA error" in str(cause) for cause in _causes(error)):
         # A CUDA context does not recover from such a fault: every later call here would fail as well.
         sys.stderr.write(text)
         sys.stderr.flush()
         os._exit(EXIT_DEVICE_FAULT)
-    if is_out_of_memory(error):
-        error = DeviceError(f"out of memory: {error}; lower score.batch_tokens or use a device with more memory")
     return "error", _portable(error), text
 
 

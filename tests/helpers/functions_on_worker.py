@@ -99,6 +99,10 @@ def run_out_of_memory(device):
     raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+def run_out_of_memory_in_a_library(device):
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 def lose_device(device):
     try:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

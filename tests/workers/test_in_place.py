@@ -50,7 +50,7 @@ def test_errors_are_those_of_a_worker():
     with leased_in_place("cpu"):
         with pytest.raises(ValueError, match="no such row"):
             call_on_device("auto", on_worker.fail, "no such row")
-        with pytest.raises(DeviceError, match=r"out of memory: 9 GB; lower score.batch_tokens"):
+        with pytest.raises(DeviceError, match=r"out of memory: 9 GB; lower score.max_length"):
             call_on_device("auto", run_out_of_memory)
         with pytest.raises(DeviceError, match="UnportableError: row 3 is broken"):
             call_on_device("auto", raise_unportable)
