@@ -25,7 +25,13 @@ from tasks.recipe import Recipe
 from tasks.records import Evaluation, GateDecision, Release, Score
 from tasks.registry.releases import open_registry
 from tasks.summaries import NAMED_MODELS, summarise_evaluations
-from tasks.trust_summaries import baseline_label, effective_sentence, influence_sentence, range_text
+from tasks.trust_summaries import (
+    baseline_label,
+    effective_sentence,
+    influence_sentence,
+    range_text,
+    scoring_sentences,
+)
 from tasks.weight_records import MergeWeights, Trust
 
 logger = logging.getLogger(__name__)
@@ -51,7 +57,7 @@ def show_weights(recipe: Recipe, scores: Sequence[Score], weights: MergeWeights)
     """One row per candidate: loss, weight, and how firm it is; above them what is doubtful and what changed."""
     by_name, trust = {score.candidate: score for score in scores}, weights.trust
     rows = [_weight_row(name, weight, by_name.get(name), trust) for name, weight in weights.weights.items()]
-    notes = [f"Warning: {warning}" for warning in trust.warnings]
+    notes = [f"Warning: {warning}" for warning in (*scoring_sentences(scores), *trust.warnings)]
     notes += [f"Since the live release: {change}" for change in trust.changes]
     measured = ", ".join(f"{baseline_label(each)} {_number(each.loss)}" for each in trust.baselines)
     notes += [f"Loss on the examples, mixed in memory: {measured}"] if measured else []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tasks.night_records import Plan
 from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Score
+from tasks.trust_summaries import scoring_sentences
 from tasks.weight_records import MergeWeights
 
 
@@ -36,7 +37,7 @@ class MixReport:
     n_examples: int | None = None
     examples_sha256: str | None = None
     warnings: tuple[str, ...] = ()
-    """What makes the merge or its weights doubtful."""
+    """What makes the merge, its losses or its weights doubtful."""
 
     @property
     def weights(self) -> list[float]:
@@ -66,5 +67,5 @@ def describe_mix(
         temperature=recipe.weigh.temperature if scores else None,
         n_examples=planned.examples.n if planned.examples else None,
         examples_sha256=planned.examples.sha256 if planned.examples else None,
-        warnings=(*planned.warnings, *weights.trust.warnings),
+        warnings=(*planned.warnings, *scoring_sentences(scores), *weights.trust.warnings),
     )

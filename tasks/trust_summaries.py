@@ -1,5 +1,8 @@
 """How a trust report is worded, in tables and sentences alike: model card, artifacts, terminal."""
 
+from collections.abc import Sequence
+
+from tasks.records import Score
 from tasks.weight_records import Baseline, Trust
 
 CHOSEN = "chosen"
@@ -32,3 +35,12 @@ def influence_sentence(trust: Trust, digits: int = 3) -> str:
         f"Most influential: example {trust.most_influential}, without which a weight would differ by "
         f"{trust.influence:.{digits}f}."
     )
+
+
+def scoring_sentences(scores: Sequence[Score]) -> list[str]:
+    """What was said while losses were measured, such as of texts that were cut: once, with all whom it was said of."""
+    names: dict[str, list[str]] = {}
+    for score in scores:
+        for warning in score.warnings:
+            names.setdefault(warning, []).append(score.candidate)
+    return [f"losses of {', '.join(found)}: {warning}" for warning, found in names.items()]

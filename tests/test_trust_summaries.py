@@ -1,4 +1,11 @@
-from tasks.trust_summaries import baseline_label, effective_sentence, influence_sentence, range_text
+from tasks.records import Score
+from tasks.trust_summaries import (
+    baseline_label,
+    effective_sentence,
+    influence_sentence,
+    range_text,
+    scoring_sentences,
+)
 from tasks.weight_records import Baseline, Trust
 
 
@@ -24,3 +31,9 @@ def test_a_temperature_stands_beside_the_effective_models_where_it_was_found():
     assert effective_sentence(Trust(1.6, temperature=0.123456)) == (
         "Effective number of models: 1.60 at temperature 0.1235, which was found for it."
     )
+
+
+def test_what_was_said_of_losses_is_told_once_with_all_candidates_it_was_said_of():
+    scores = [Score(name, (1.0,), 10, 1.0, warnings=said) for name, said in
+              {"base": ("1 of 3 texts is cut",), "law": (), "tax": ("1 of 3 texts is cut", "slow")}.items()]  # fmt: skip
+    assert scoring_sentences(scores) == ["losses of base, tax: 1 of 3 texts is cut", "losses of tax: slow"]

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from tasks.records import Score, to_json
-from tasks.trust_summaries import baseline_label, effective_sentence, influence_sentence, range_text
+from tasks.trust_summaries import baseline_label, effective_sentence, influence_sentence, range_text, scoring_sentences
 from tasks.weight_records import MergeWeights, Trust
 
 _BAR_CELLS = 20
@@ -19,6 +19,7 @@ def weights_json(scores: Sequence[Score], weights: MergeWeights) -> dict[str, An
         "weights": weights.weights,
         "losses": {score.candidate: score.loss for score in scores},
         "loss_stderr": {score.candidate: score.loss_stderr for score in scores},
+        "loss_warnings": scoring_sentences(scores),
         "trust": to_json(weights.trust),
         **({"by_depth": weights.by_depth} if weights.by_depth else {}),
     }
@@ -42,7 +43,7 @@ def weights_parts(
         parts.append(_temperatures_table(weights))
     if sentence := influence_sentence(trust):
         parts.append(sentence)
-    parts += [f"warning: {warning}" for warning in trust.warnings]
+    parts += [f"warning: {warning}" for warning in (*scoring_sentences(scores), *trust.warnings)]
     return parts + [f"since the live release: {change}" for change in trust.changes]
 
 

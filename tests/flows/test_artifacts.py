@@ -7,12 +7,14 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.artifacts import name_failure, show_card, show_gate
+import flows.artifacts
+from flows.artifacts import name_failure, show_card, show_gate, show_weights
 from flows.run import StepClock
 from tasks.errors import CocktailError, PreflightError
 from tasks.merge.task import merge
 from tasks.recipe import Recipe
-from tasks.records import GateDecision, Release
+from tasks.records import GateDecision, Release, Score
+from tasks.weight_records import MergeWeights, Trust
 
 
 def test_a_card_that_cannot_be_read_is_logged_and_the_release_stands(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -22,6 +24,20 @@ def test_a_card_that_cannot_be_read_is_logged_and_the_release_stands(tmp_path: P
     })  # fmt: skip
     show_card(recipe, Release("20261120-0123456789ab", 1, (), "0" * 64, promoted=True))
     assert "the card of 20261120-0123456789ab is not shown: " in caplog.text
+
+
+def test_what_was_said_while_losses_were_measured_stands_above_the_weights(monkeypatch: pytest.MonkeyPatch):
+    shown: list[str] = []
+    monkeypatch.setattr(
+        flows.artifacts, "create_table_artifact", lambda rows, key, description: shown.append(description)
+    )
+    recipe = Recipe.model_validate({
+        "name": "assistant", "model_type": "decoder", "candidates": [{"name": "base", "model": "org/base"}],
+        "weigh": {"strategy": "uniform"},
+    })  # fmt: skip
+    scores = [Score("base", (1.0,), 10, 1.0, warnings=("1 of 2 texts is cut",))]
+    show_weights(recipe, scores, MergeWeights("uniform", {"base": 1.0}, Trust(1.0)))
+    assert "- Warning: losses of base: 1 of 2 texts is cut" in shown[0].splitlines()
 
 
 def test_a_merge_whose_worker_died_is_tried_again_since_it_goes_on_where_it_was():

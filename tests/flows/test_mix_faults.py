@@ -81,6 +81,7 @@ def test_a_prompt_over_the_limit_loses_its_beginning_and_keeps_its_answer():
     models = save_family(Path("family"), "decoder")
     rows = [{"input": "question " + "a b c d " * 10, "output": "yes"}]
     model = mix_models_with_data(models, "decoder", rows, max_input_length=12, output_path="mixed")
+    assert any("lose the beginning of their prompt" in warning for warning in model.mix_report.warnings)
     assert all(part.loss and 0 < part.loss < 20 for part in model.mix_report.models)
     assert all(tensor.isfinite().all() for tensor in load_file("mixed/model.safetensors").values())
     # Only the last tokens are seen: another beginning changes nothing, another end does.

@@ -35,6 +35,7 @@ def without_machine_paths(report: RefreshReport) -> RefreshReport:
             warnings=all_clean(plan.warnings),
             left_out={name: clean(reason) for name, reason in plan.left_out.items()},
         ),
+        scores=tuple(replace(score, warnings=all_clean(score.warnings)) for score in report.scores),
         weights=replace(report.weights, trust=trust),
         merged=replace(report.merged, health=health and replace(health, warnings=all_clean(health.warnings))),
         gate=replace(report.gate, reasons=all_clean(report.gate.reasons)),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tasks.night_records import RefreshReport
 from tasks.publish.report.html import bullets, escape, paragraph, section, tag
+from tasks.trust_summaries import scoring_sentences
 
 
 def render_warnings(report: RefreshReport) -> str:
@@ -17,6 +18,7 @@ def _groups(report: RefreshReport) -> Iterator[tuple[str, list[str]]]:
     groups = {
         "Left out": [f"{name}: {reason}" for name, reason in plan.left_out.items()],
         "Plan": list(plan.warnings),
+        "Losses": scoring_sentences(report.scores),
         "Weights": list(report.weights.trust.warnings),
         "Merge": list(health.warnings) if health else [],
     }

@@ -51,6 +51,14 @@ def test_weights_stand_beside_losses_and_their_errors():
     assert lines[-2:] == ["Effective number of models: 1.60.", "warning: law weighs much"]
 
 
+def test_what_was_said_while_losses_were_measured_stands_before_other_warnings():
+    scores = [SCORES[0], replace(SCORES[1], warnings=("1 of 2 texts is cut",))]
+    assert weights_json(scores, WEIGHTS)["loss_warnings"] == ["losses of law: 1 of 2 texts is cut"]
+    assert weights_parts(scores, WEIGHTS)[-2:] == [
+        "warning: losses of law: 1 of 2 texts is cut", "warning: law weighs much",
+    ]  # fmt: skip
+
+
 def test_an_interval_is_a_light_bar_after_a_solid_one_to_its_lower_limit():
     # Of 20 cells 0.1 are 2 and 0.4 are 8; 0.6 are 12 and 0.9 are 18.
     lines = lines_of(FULL)

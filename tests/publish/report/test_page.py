@@ -122,6 +122,14 @@ def test_every_section_of_a_full_night_is_there_in_the_order_of_a_decision(full:
     } <= figures  # fmt: skip
 
 
+def test_what_was_said_while_losses_were_measured_is_a_warning_without_paths(full: RefreshReport):
+    said = ("1 of 2 texts is cut", "/home/somebody/secret/model is odd")
+    scores = tuple(dataclasses.replace(score, warnings=said) for score in full.scores)
+    page = words(render(dataclasses.replace(full, scores=scores)))
+    assert "losses of base, news: 1 of 2 texts is cut" in page
+    assert "losses of base, news: …/model is odd" in page
+
+
 def test_pictures_are_told_to_people_who_do_not_see_them(full: RefreshReport):
     pictures = list(parse(render(full)).iter("svg"))
     told = [each.attrib["aria-label"] for each in pictures]
