@@ -107,6 +107,8 @@ class Score:
     cached: bool = False
     warnings: tuple[str, ...] = ()
     """What a reader of the losses should know, such as texts that were cut; kept with them in the cache."""
+    unit: str = "example"
+    """What each loss belongs to: `example`, or `batch` with `loss: lm_cocktail`."""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -108,6 +108,11 @@ class ScoreSettings(Section):
         default=2, ge=1, description="lm_cocktail: examples per batch. Its losses depend on it; no other loss does."
     )
 
+    @property
+    def unit(self) -> str:
+        """What each loss belongs to: `example` or `batch`."""
+        return "batch" if self.loss == "lm_cocktail" else "example"
+
 
 class MergeSettings(Section):
     """How the candidates' tensors become one model."""

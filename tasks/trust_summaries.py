@@ -32,7 +32,7 @@ def influence_sentence(trust: Trust, digits: int = 3) -> str:
     if trust.most_influential is None or trust.influence is None:
         return ""
     return (
-        f"Most influential: example {trust.most_influential}, without which a weight would differ by "
+        f"Most influential: {trust.unit} {trust.most_influential}, without which a weight would differ by "
         f"{trust.influence:.{digits}f}."
     )
 

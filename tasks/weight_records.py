@@ -45,7 +45,7 @@ class Trust:
     leave_one_out: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """Candidate to its least and largest weight when any one example is left out."""
     most_influential: int | None = None
-    """The example (counted from 1; with `loss: lm_cocktail` the batch) without which the weights change most."""
+    """The example (or batch, see `unit`), counted from 1, without which the weights change most."""
     influence: float | None = None
     """How far the weight that changes most moves when that example is left out."""
     at_temperatures: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
@@ -60,6 +60,8 @@ class Trust:
     """The mixtures that the weights were chosen from, in the order of measuring: the curve of a sweep."""
     temperature: float | None = None
     """The softmax's, where `temperature: auto` found it."""
+    unit: str = "example"
+    """What was drawn and left out: each `example`, or with `loss: lm_cocktail`, which has no other losses, `batch`."""
     changes: tuple[str, ...] = ()
     """Sentences on what changed since that release. They depend on the night, so model cards leave them out."""
 

@@ -24,6 +24,7 @@ def test_an_example_is_named_only_where_one_matters():
     sentence = "Most influential: example 7, without which a weight would differ by 0.12."
     assert influence_sentence(Trust(1.0, most_influential=7, influence=0.1234), digits=2) == sentence
     assert influence_sentence(Trust(1.0)) == ""
+    assert "batch 7, without" in influence_sentence(Trust(1.0, most_influential=7, influence=0.1234, unit="batch"))
 
 
 def test_a_temperature_stands_beside_the_effective_models_where_it_was_found():
@@ -34,6 +35,6 @@ def test_a_temperature_stands_beside_the_effective_models_where_it_was_found():
 
 
 def test_what_was_said_of_losses_is_told_once_with_all_candidates_it_was_said_of():
-    scores = [Score(name, (1.0,), 10, 1.0, warnings=said) for name, said in
-              {"base": ("1 of 3 texts is cut",), "law": (), "tax": ("1 of 3 texts is cut", "slow")}.items()]  # fmt: skip
+    said = {"base": ("1 of 3 texts is cut",), "law": (), "tax": ("1 of 3 texts is cut", "slow")}
+    scores = [Score(name, (1.0,), 10, 1.0, warnings=each) for name, each in said.items()]
     assert scoring_sentences(scores) == ["losses of base, tax: 1 of 3 texts is cut", "losses of tax: slow"]

@@ -10,6 +10,7 @@ from tasks.cache import ResultCache
 from tasks.data.examples import digest_rows, read_rows
 from tasks.devices import call_on_device
 from tasks.errors import ExampleDataError, NonFiniteError, RecipeError
+from tasks.messages import plural
 from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.references import local_path
 from tasks.score.said import collected_warnings
@@ -58,11 +59,10 @@ def score_candidate(
         # A worker says it itself; nobody heard it this time.
         logger.warning("%s, as was found when it was scored: %s", checkpoint.name, "; ".join(entry["warnings"]))
     losses, warnings = tuple(entry["losses"]), tuple(entry["warnings"])
-    score = Score(checkpoint.name, losses, entry["n_tokens"], entry["seconds"], is_cached, warnings)
-    unit = "batches" if settings.loss == "lm_cocktail" else "examples"
+    score = Score(checkpoint.name, losses, entry["n_tokens"], entry["seconds"], is_cached, warnings, settings.unit)
     logger.info(
         "scored %s: loss %.4f +- %.4f over %d %s (%s)",
-        score.candidate, score.loss, score.loss_stderr, len(score.losses), unit,
+        score.candidate, score.loss, score.loss_stderr, len(score.losses), plural(score.unit),
         "cached" if is_cached else f"{score.seconds:.1f} s",
     )  # fmt: skip
     return score

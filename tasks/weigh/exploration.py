@@ -152,7 +152,8 @@ def explore(
     with _measuring(device, mixing, _count_mixtures(mixing, settings)) as measure:
         choice = _choose(measure, mixing, candidates, losses, settings, limit)
         uniform = Trials(measure).try_out(uniform_weights(mixing))
-    return to_json(Explored(choice.chosen, choice.tried, uniform, assess_choice(choice), choice.warnings))
+    firmness = assess_choice(choice, mixing.score.unit)
+    return to_json(Explored(choice.chosen, choice.tried, uniform, firmness, choice.warnings))
 
 
 def measure_each(device: str, mixing: Mixing, weights: tuple[dict[str, float], ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tasks.messages import plural
 from tasks.records import Score
 from tasks.weigh.resampling import Array, SoftmaxRule, compute_intervals, leave_one_out_weights, resample_weights
 from tasks.weigh.trust import compute_effective_models
@@ -35,6 +36,8 @@ class _Drawn:
     """(examples, candidates): row i is from all examples but i."""
     resampled: Array
     """(resamples, candidates)."""
+    unit: str
+    """What was drawn: each example, or batch."""
 
 
 def add_sensitivity(
@@ -67,8 +70,8 @@ def add_sensitivity(
     without, resampled = leave_one_out_weights(losses, rule), resample_weights(losses, rule)
     low, high = compute_intervals(resampled, n)
     moves = np.abs(without - full).max(axis=1)
-    example, matters = int(moves.argmax()), bool(moves.max() > ROUNDING)
-    drawn = _Drawn(tuple(names[i] for i in weighed), full[weighed], without[:, weighed], resampled[:, weighed])
+    example, matters, unit = int(moves.argmax()), bool(moves.max() > ROUNDING), scores[0].unit
+    drawn = _Drawn(tuple(names[i] for i in weighed), full[weighed], without[:, weighed], resampled[:, weighed], unit)
     return replace(
         trust,
         warnings=(*trust.warnings, *_one_example_warnings(drawn), *_order_warnings(drawn)),
@@ -76,6 +79,7 @@ def add_sensitivity(
         leave_one_out=ranges(names, without.min(axis=0), without.max(axis=0)),
         most_influential=example + 1 if matters else None,
         influence=float(moves[example]) if matters else None,
+        unit=unit,
     )
 
 
@@ -96,33 +100,34 @@ def _one_example_warnings(drawn: _Drawn) -> Iterator[str]:
     first, second = np.argsort(-drawn.weights, kind="stable")[:2]
     lead, n = drawn.without[:, second] - drawn.without[:, first], len(drawn.without)
     example, n_turning = int(lead.argmax()), int((lead > ROUNDING).sum())
-    one, other = drawn.names[first], drawn.names[second]
+    one, other, unit = drawn.names[first], drawn.names[second], drawn.unit
     if n_turning == 1:
         yield (
-            f"one example decides whether {one} or {other} weighs more: without example {example + 1} it is {other} "
+            f"one {unit} decides whether {one} or {other} weighs more: without {unit} {example + 1} it is {other} "
             f"({drawn.without[example, second]:.3f} against {drawn.without[example, first]:.3f})"
         )
     elif n_turning:
         yield (
-            f"single examples decide whether {one} or {other} weighs more: without any one of {n_turning} of the {n}, "
-            f"most clearly example {example + 1}, it is {other}"
+            f"single {plural(unit)} decide whether {one} or {other} weighs more: without any one of {n_turning} of the "
+            f"{n}, most clearly {unit} {example + 1}, it is {other}"
         )
-    yield from far_move_warnings(drawn.names, drawn.weights, drawn.without)
+    yield from far_move_warnings(drawn.names, drawn.weights, drawn.without, unit)
 
 
-def far_move_warnings(names: Sequence[str], weights: Array, without: Array) -> Iterator[str]:
+def far_move_warnings(names: Sequence[str], weights: Array, without: Array, unit: str) -> Iterator[str]:
     """Say which example moves a weight most, if that is far.
 
     Args:
         names: The candidates.
         weights: (candidates,): from all examples.
         without: (examples, candidates): row i is from all examples but i.
+        unit: What they are called, in the singular.
     """
     moves = np.abs(without - weights)
     example, column = np.unravel_index(moves.argmax(), moves.shape)
     if moves[example, column] > ONE_EXAMPLE_MOVES + ROUNDING:
         yield (
-            f"one example of {len(without)} moves a weight far: without example {example + 1}, {names[int(column)]} "
+            f"one {unit} of {len(without)} moves a weight far: without {unit} {example + 1}, {names[int(column)]} "
             f"would weigh {without[example, column]:.3f}, not {weights[column]:.3f}"
         )
 
@@ -139,7 +144,7 @@ def _order_warnings(drawn: _Drawn) -> Iterator[str]:
     if open_pairs:
         yield (
             f"the order of {', '.join(open_pairs)} is open: that often they are the other way round when the "
-            f"{len(drawn.without)} examples are drawn again; more examples would tell"
+            f"{len(drawn.without)} {plural(drawn.unit)} are drawn again; more examples would tell"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from tasks.layered import Setting, mean_over_depth
+from tasks.messages import plural
 from tasks.records import Score, standard_error
 from tasks.trust_summaries import CHOSEN, baseline_label
 from tasks.weight_records import Baseline, Trust
@@ -14,7 +15,6 @@ NEARLY_UNIFORM = 0.95
 """Share of the candidates that the effective number of models may reach before the losses hardly count."""
 NEARLY_ALONE = 0.99
 """Share of one candidate from which the merge is next to a copy of it."""
-SINGLE_EXAMPLE = "the losses come from a single example: one more may turn the weights round"
 
 
 def compute_effective_models(weights: Mapping[str, float]) -> float:
@@ -33,6 +33,11 @@ def compute_effective_models(weights: Mapping[str, float]) -> float:
 def assess_weights(weights: Mapping[str, float], warnings: Sequence[str] = ()) -> Trust:
     """The trust record of shares; `warnings` are those that the strategy has found itself."""
     return Trust(compute_effective_models(weights), (*warnings, *_lone_candidate_warnings(weights)))
+
+
+def single_warning(unit: str) -> str:
+    """What is doubtful where there is one `example` or `batch`."""
+    return f"the losses come from a single {unit}: one more may turn the weights round"
 
 
 def warn_about_losses(scores: Sequence[Score], weights: Mapping[str, float], temperature: float) -> tuple[str, ...]:
@@ -149,7 +154,7 @@ def _noise_warnings(scores: Sequence[Score]) -> Iterator[str]:
     best, second = sorted(scores, key=lambda score: score.loss)[:2]
     n = len(best.losses)
     if n == 1:
-        yield SINGLE_EXAMPLE
+        yield single_warning(best.unit)
         return
     if best.losses == second.losses:
         return
@@ -159,5 +164,5 @@ def _noise_warnings(scores: Sequence[Score]) -> Iterator[str]:
     if difference <= error:
         yield (
             f"{best.candidate} and {second.candidate} cannot be told apart: their losses differ by {difference:.3g} "
-            f"nats with a standard error of {error:.3g} over {n} examples; more examples would tell"
+            f"nats with a standard error of {error:.3g} over {n} {plural(best.unit)}; more examples would tell"
         )

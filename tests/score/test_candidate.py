@@ -165,6 +165,7 @@ def test_a_batch_size_matters_to_lm_cocktail_alone(cache, law, examples, in_proc
         score_candidate(law, examples, "decoder", settings, cache)
         found = score_candidate(law, examples, "decoder", settings.model_copy(update={"loss": "lm_cocktail"}), cache)
         assert len(found.losses) == 2 // batch_size
+        assert found.unit == "batch"
     assert len(in_process) == 3
 
 

@@ -35,6 +35,18 @@ def test_an_example_without_which_another_mixture_is_chosen_is_named():
     )
 
 
+def test_of_losses_of_batches_batches_are_named():
+    by_share = {0: (2.0, 1.0, 1.0), 0.5: (1.0, 1.0, 1.0), 1: (0.0, 0.0, 4.0)}
+    firmness = assess_choice(sweep(by_share.__getitem__), "batch")
+    assert firmness.warnings == (
+        "one batch of 3 moves a weight far: without batch 3, old would weigh 0.000, not 0.500",
+    )
+    assert add_firmness(Trust(1.0), firmness).unit == "batch"
+    assert assess_choice(sweep(lambda share: (share,)), "batch").warnings == (
+        "the losses come from a single batch: one more may turn the weights round",
+    )
+
+
 def test_an_interval_holds_what_other_draws_of_the_examples_choose():
     # Of 40 examples some prefer all of it and the others none of it by as much; which is chosen tells the majority of
     # a resample. With 25 for it they lose in 3.8 % of resamples (binomial, P(X <= 19)), with 29 in 0.1 %; the lower

@@ -1,5 +1,7 @@
 """What weights hang on: single examples, the draw of the examples, the temperature. Expected values are by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,16 @@ def test_one_example_that_decides_is_named_with_what_it_does():
         "look twice",
         "one example decides whether law or tax weighs more: without example 1 it is tax (0.562 against 0.438)",
         "one example of 3 moves a weight far: without example 1, law would weigh 0.438, not 0.622",
+    )
+
+
+def test_of_losses_of_batches_batches_are_named():
+    scores = [replace(each, unit="batch") for each in THREE]
+    trust = add_sensitivity(Trust(1.9), scores, temperature=1.0)
+    assert trust.unit == "batch"
+    assert trust.warnings == (
+        "one batch decides whether law or tax weighs more: without batch 1 it is tax (0.562 against 0.438)",
+        "one batch of 3 moves a weight far: without batch 1, law would weigh 0.438, not 0.622",
     )
 
 

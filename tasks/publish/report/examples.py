@@ -17,7 +17,7 @@ def render_examples(report: RefreshReport) -> str:
     scores = report.scores[:_MOST_COLUMNS]
     if not scores or len({len(score.losses) for score in scores}) != 1 or not scores[0].losses:
         return ""
-    what = "batch" if report.recipe.get("score", {}).get("loss") == "lm_cocktail" else "example"
+    what = scores[0].unit
     names, influential = [score.candidate for score in scores], report.weights.trust.most_influential
     every = [
         LossRow(place, losses, place == influential)
