@@ -42,6 +42,8 @@ def tokenise_once(
 def _key_of(tokenizer: Any, what: Sequence[object], texts: Sequence[Sequence[str]]) -> str:
     # What transformers adds to the backend on the way.
     own = [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.truncation_side, tokenizer.model_input_names]
+    # Whether the name of a special token in a text is that token; told to the backend at each call.
+    own.append(getattr(tokenizer, "split_special_tokens", None))
     # A translator's target side gets the mark of its language only while it is tokenised.
     own.append(getattr(tokenizer, "tgt_lang", None))
     digest = hashlib.sha256(repr([_digest_of(tokenizer), own, *what]).encode())

@@ -40,6 +40,10 @@ def test_other_tokenizers_texts_borders_and_limits_are_tokenised_anew():
     # As NllbTokenizer and its kin have it.
     french.tgt_lang = "fra_Latn"
     assert ask(french, ["a", "b"])
+    assert ask(word_tokenizer(), ["a", "b"])
+    literal = word_tokenizer()
+    literal.split_special_tokens = True
+    assert ask(literal, ["a", "b"])
 
 
 def test_a_few_results_are_kept_those_used_last():
