@@ -6,8 +6,8 @@ from pathlib import Path
 from tasks.checkpoint import is_weight_file, list_model_files
 from tasks.lora.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 
-Stamps = tuple[tuple[str, int, int, int], ...]
-"""Path, inode, size and modification time of every file."""
+Stamps = tuple[tuple[str, int, int, int, int], ...]
+"""Path, inode, size and both times of change of every file."""
 
 
 def hash_skeleton(folder: Path) -> str:
@@ -26,4 +26,9 @@ def stamp_files(folder: Path, adapter: Path | None) -> Stamps:
     if adapter is not None:
         own = (adapter / name for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE))
         files += [file.resolve() for file in own if file.is_file()]  # one that is missing is named when it is read
-    return tuple((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat()))
+    # ctime, too: content that is written in place under its old mtime changes nothing else.
+    return tuple(
+        (str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for file in files
+        if (stat := file.stat())
+    )

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -80,6 +82,20 @@ def test_the_same_files_are_not_read_again_until_they_change(tmp_path, loads, mo
         resident_decoder(a, "float32", "cpu")
     save_decoder(a, 2)
     assert_is_fresh(resident_decoder(a, "float32", "cpu"), a)
+
+
+def test_content_written_in_place_under_its_old_time_is_read_again(tmp_path):
+    a, b = save_decoder(tmp_path / "a", 1), save_decoder(tmp_path / "b", 2)
+    # In another precision than the file's: the same may lie in the file's own pages.
+    resident_decoder(a, "bfloat16", "cpu")
+    file = a / "model.safetensors"
+    status = file.stat()
+    time.sleep(0.02)  # A tick of the file system's clock.
+    file.write_bytes((b / "model.safetensors").read_bytes())
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = resident_decoder(a, "bfloat16", "cpu").model.state_dict()
+    expected = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_another_skeleton_or_dtype_is_loaded_afresh(tmp_path, loads):
