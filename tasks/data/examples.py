@@ -140,7 +140,9 @@ def _check_pair(row: dict[str, Any]) -> str | None:
         texts = row.get(key, [])
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             return f"expected a list of texts in {key!r}, found {_found(row, key)}; {shape}"
-    return None if row.get("pos") else f"expected at least one text in 'pos'; {shape}"
+    if not row.get("pos"):
+        return f"expected at least one text in 'pos'; {shape}"
+    return None if all(text.strip() for text in row["pos"]) else "a text in 'pos' is empty, so there is nothing to find"
 
 
 def _check_ranking(row: dict[str, Any]) -> str | None:

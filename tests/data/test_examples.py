@@ -65,6 +65,7 @@ def test_a_bad_answer_row_is_named_by_its_line(tmp_path: Path, line: str, messag
         ({"pos": ["p"]}, "row 1: expected text in 'query'"),
         ({"query": "", "pos": ["p"]}, "row 1: expected text in 'query', found empty text"),
         ({"query": "q", "pos": "p"}, "row 1: expected a list of texts in 'pos', found str"),
+        ({"query": "q", "pos": ["p", " "]}, "row 1: a text in 'pos' is empty, so there is nothing to find"),
         ({"query": "q", "pos": ["p"], "neg": [1]}, "row 1: expected a list of texts in 'neg'"),
         ({"query": "q", "pos": []}, "row 1: expected at least one text in 'pos'"),
         ({"query": "q", "pos": ["p"], "messages": []}, "row 1: found chat messages, which are for the examples of"),
