@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.device_names import parts_of
 from tasks.evaluation_kinds import KINDS, RIGHT_OR_WRONG, default_metric
 from tasks.evaluation_settings import EvaluationTask, GateSettings
 from tasks.forms import PINNED, RARE
@@ -27,7 +28,7 @@ from tasks.settings import (
 )
 from tasks.values import ExampleRows, ExamplesText, Name, ReferenceText
 from tasks.weigh_problems import strategy_problems
-from tasks.weigh_settings import MEASURING, WeighSettings
+from tasks.weigh_settings import EXPLORING, MEASURING, WeighSettings
 
 
 class Recipe(Section):
@@ -159,6 +160,12 @@ def _weigh_problems(recipe: Recipe) -> Iterator[str]:
         yield f"examples: strategy {weigh.strategy} measures the candidates on examples, and there are none"
     if recipe.needs_examples and (problem := loss_problem(recipe.model_type, recipe.score.loss)):
         yield f"score.{problem}"
+    devices = [] if recipe.score.devices == "auto" else recipe.score.devices
+    if weigh.strategy in EXPLORING and (joined := [name for name in devices if len(parts_of(name)) > 1]):
+        yield (
+            f"score.devices: strategy {weigh.strategy} mixes models in the memory of a single device, found "
+            f"{', '.join(joined)}; name single ones, or use strategy loss"
+        )
     if weigh.weights is not None and weigh.strategy != "given":
         yield f"weigh.weights: strategy {weigh.strategy} computes the weights itself; leave them out or use given"
     if weigh.weights is not None and (unknown := sorted(set(weigh.weights) - set(names))):

@@ -136,6 +136,16 @@ def test_models_are_mixed_in_memory_as_a_whole_and_row_by_row():
     ]
 
 
+def test_mixtures_are_made_on_single_devices():
+    content = {
+        "name": "x", "model_type": "decoder", "examples": ROWS, "candidates": TARGET,
+        "score": {"devices": ["cuda:0", "cuda:1+cuda:2"]},
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=r"score\.devices: strategy sweep .* found cuda:1\+cuda:2; name single"):
+        Recipe.model_validate({**content, "weigh": {"strategy": "sweep"}})
+    assert Recipe.model_validate({**content, "weigh": {"strategy": "loss", "alpha": 0.5}})
+
+
 def test_a_linear_sweep_needs_a_target_and_others_and_shares():
     assert problems("sweep") == [
         "weigh.strategy: sweep varies the share of the candidate with role: target, and no candidate has it"
