@@ -1,6 +1,7 @@
 """Chats as texts: what a chat template writes before the last answer, and that answer."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from tasks.errors import ExampleDataError
@@ -8,6 +9,11 @@ from tasks.messages import list_lines
 
 # A character for private use: no template and no message has it, so where it comes out is where an answer would.
 _MARK = "\ue000"
+# Some templates ask for today's date (Llama, Mistral): losses would change from day to day. They are always told the
+# one that Llama's writes where it is told none.
+_TODAY = date(2024, 7, 26)
+_DIRECTIVES = ("%a", "%A", "%b", "%B", "%d", "%-d", "%m", "%-m", "%y", "%Y", "%H", "%I", "%M", "%S", "%p", "%j")
+_ASKS = "strftime_now"
 
 
 def is_chat(row: Mapping[str, Any]) -> bool:
@@ -18,7 +24,8 @@ def is_chat(row: Mapping[str, Any]) -> bool:
 def render_chats(tokenizer: Any, chats: Sequence[Sequence[Mapping[str, str]]]) -> tuple[list[str], list[str]]:
     """The text before each chat's last answer, and the answer, as the tokenizer's chat template writes them.
 
-    What the template writes behind the answer (the end of the turn) is left out: it is the same in every chat.
+    What the template writes behind the answer (the end of the turn) is left out: it is the same in every chat. A date
+    of today is always the same day, so that losses of other days compare.
 
     Args:
         tokenizer: Of transformers.
@@ -58,7 +65,7 @@ def render_prompts(tokenizer: Any, chats: Sequence[Sequence[Mapping[str, str]]])
     problems: list[str] = []
     for number, messages in enumerate(chats, start=1):
         try:
-            prompts.append(str(tokenizer.apply_chat_template([*messages], tokenize=False, add_generation_prompt=True)))
+            prompts.append(_apply(tokenizer, messages, add_generation_prompt=True))
         except Exception as error:  # As above.
             problems.append(f"row {number}: {error}")
     _refuse(tokenizer, problems, len(chats))
@@ -81,11 +88,21 @@ def _refuse(tokenizer: Any, problems: Sequence[str], n_chats: int) -> None:
         )
 
 
+def _apply(tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: bool) -> str:
+    """What the template writes, the same on every day."""
+    template: str = tokenizer.get_chat_template()
+    if _ASKS in template:
+        # A macro, since transformers takes no function of ours.
+        written = "".join(f"|replace('{each}', '{_TODAY.strftime(each)}')" for each in _DIRECTIVES)
+        template = f"{{%- macro {_ASKS}(format) -%}}{{{{ format{written} }}}}{{%- endmacro -%}}{template}"
+    return str(tokenizer.apply_chat_template([*messages], chat_template=template, tokenize=False, **options))
+
+
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     """Both texts of one chat; ValueError where the template does not write the answer as it stands."""
     marked = [*messages[:-1], {**messages[-1], "content": _MARK}]
-    whole: str = tokenizer.apply_chat_template([*messages], tokenize=False)
-    prompt, _, end = str(tokenizer.apply_chat_template(marked, tokenize=False)).partition(_MARK)
+    whole = _apply(tokenizer, messages)
+    prompt, _, end = _apply(tokenizer, marked).partition(_MARK)
     answer = whole[len(prompt) : len(whole) - len(end)]
     # Templates may strip white space; those that change more (cut reasoning out, say) are not to be guessed.
     if not (whole.startswith(prompt) and whole.endswith(end)) or answer.strip() != messages[-1]["content"].strip():

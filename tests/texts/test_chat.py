@@ -103,3 +103,10 @@ def test_prompts_that_the_template_refuses_are_named(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(ExampleDataError, match="has no chat template"):
         render_prompts(tokenizer, [CHAT[:1]])
+
+
+def test_a_date_that_a_template_writes_is_the_same_on_every_day(tokenizer):
+    # As the templates of Llama and Mistral ask for it.
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + TEMPLATE
+    assert render_chats(tokenizer, [CHAT[:2]])[0] == ["26 Jul 2024 <s> question a</s> answer "]
+    assert render_prompts(tokenizer, [CHAT[:1]]) == ["26 Jul 2024 <s> question a</s>"]
