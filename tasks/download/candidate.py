@@ -4,10 +4,11 @@ import logging
 from dataclasses import replace
 
 from tasks.cache import ResultCache
-from tasks.errors import InputError, NotFoundError, StoreError, TransientStoreError
-from tasks.records import Checkpoint, FileDigest
+from tasks.errors import NotFoundError, StoreError, TransientStoreError
+from tasks.records import Checkpoint
 from tasks.sources.fetch import Progress, fetch_files, link_folder
 from tasks.sources.open import open_source
+from tasks.unchanged import check_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,11 @@ def download_checkpoint(checkpoint: Checkpoint, cache: ResultCache, report: Prog
         StoreError: the place cannot be read, or gives other content than was planned.
     """
     own, *adapters = checkpoint.parts
-    here = _prove_folder(own, cache) if own.uri.startswith("file:") else _fetch(own, cache, report)
+    if own.uri.startswith("file:"):
+        check_unchanged(cache, own)
+        here = own
+    else:
+        here = _fetch(own, cache, report)
     logger.info("download: %s is here, %d files, %.1f MB", here.name, len(here.files), here.size / 1e6)
     for adapter in adapters:
         # Small, and mostly here since planning: the model's bar of progress is not begun anew for it.
@@ -54,29 +59,3 @@ def _fetch(checkpoint: Checkpoint, cache: ResultCache, report: Progress | None) 
     except StoreError as error:
         raise StoreError(f"{checkpoint.name}: {checkpoint.model} cannot be fetched: {error}") from error
     return replace(checkpoint, uri=link_folder(files, cache).as_uri())
-
-
-def _prove_folder(checkpoint: Checkpoint, cache: ResultCache) -> Checkpoint:
-    files = checkpoint.files.items()
-    changed = [line for path, planned in files if (line := _change(checkpoint, path, planned, cache))]
-    if changed:
-        listed = "\n".join(f"  - {line}" for line in changed)
-        raise InputError(
-            f"{checkpoint.name}: {checkpoint.folder} changed since it was planned:\n{listed}\n"
-            "run again to plan with what is there now, and write models to a new folder while refreshes run"
-        )
-    return checkpoint
-
-
-def _change(checkpoint: Checkpoint, path: str, planned: FileDigest, cache: ResultCache) -> str | None:
-    """Say how a file differs from what was planned; None if it does not."""
-    try:
-        found = cache.digest_file(checkpoint.folder / path)
-    except OSError as error:
-        return f"{path}: cannot be read: {error.strerror or error}"
-    if found == planned:
-        return None
-    return (
-        f"{path}: planned sha256 {planned.sha256[:12]}... ({planned.size} bytes), "
-        f"found {found.sha256[:12]}... ({found.size} bytes)"
-    )

@@ -15,6 +15,7 @@ from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.references import local_path
 from tasks.score.said import collected_warnings
 from tasks.settings import ModelType, ScoreSettings, loss_problem
+from tasks.unchanged import check_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def score_candidate(
         ExampleDataError: an example cannot be scored, or the file was changed since the run was planned.
         NonFiniteError: a loss is NaN or infinity; candidate and rows are named.
         CheckpointError: the model cannot be loaded.
+        InputError: the model's files were changed since the run was planned.
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
     if problem := loss_problem(model_type, settings.loss):
@@ -54,6 +56,8 @@ def score_candidate(
     is_cached = entry is not None
     if entry is None:
         entry = _call_worker(checkpoint, examples, model_type, settings, report_progress)
+        # What was written over while this waited for a device must not be known by the digest of what it was.
+        check_unchanged(cache, checkpoint)
         cache.put("score", key, entry)
     elif entry["warnings"]:
         # A worker says it itself; nobody heard it this time.

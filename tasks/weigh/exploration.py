@@ -15,6 +15,7 @@ from tasks.mixtures.mixing import Measure, Mixing, MixtureLosses
 from tasks.records import Score, from_json, to_json
 from tasks.references import local_path
 from tasks.settings import CandidateSettings
+from tasks.unchanged import check_unchanged
 from tasks.weigh.firmness import Firmness, assess_choice
 from tasks.weigh.greedy import pick_soup
 from tasks.weigh.search import search_omegas
@@ -72,8 +73,7 @@ def explore_mixtures(
     limit = settings.general.max_loss_increase if settings.general else None
     parts = [[candidate.name, candidate.role, candidate.omega] for candidate in candidates]
     key = _cache_key(mixing) | {"settings": own, "max_loss_increase": limit, "parts": parts}
-    entry = cache.get("exploration", key)
-    is_cached = entry is not None
+    is_cached = (entry := cache.get("exploration", key)) is not None
     if entry is None:
         losses = {score.candidate: score.loss for score in scores}
         entry = call_on_device(
@@ -81,6 +81,7 @@ def explore_mixtures(
             timeout_seconds=mixing.score.timeout_seconds * _count_mixtures(mixing, settings),
             report_progress=report_progress,
         )  # fmt: skip
+        check_unchanged(cache, mixing.base, *mixing.candidates)
         cache.put("exploration", key, entry)
     found = from_json(Explored, entry)
     logger.info(
@@ -109,6 +110,7 @@ def measure_mixtures(
             mixing.score.devices, measure_each, mixing, asked,
             timeout_seconds=mixing.score.timeout_seconds * (1 + len(asked)), report_progress=report_progress,
         )  # fmt: skip
+        check_unchanged(cache, mixing.base, *mixing.candidates)
         cache.put("exploration", key, entry)
     return [from_json(Tried, found) for found in entry["measured"]]
 
@@ -216,8 +218,7 @@ def _general_limit(device: str, mixing: Mixing, settings: WeighSettings) -> floa
 
     if mixing.general_examples is None or settings.general is None:
         return None
-    by_name = {candidate.name: candidate for candidate in mixing.candidates}
-    model = mixing.base if mixing.general is None else by_name[mixing.general]
+    model = next((each for each in mixing.candidates if each.name == mixing.general), mixing.base)
     adapter = model.adapter.folder if model.adapter else None
     rows = read_rows(local_path(mixing.general_examples.uri), mixing.model_type)
     losses = measure_losses(model.folder, mixing.model_type, rows, mixing.score, device, adapter)[0]

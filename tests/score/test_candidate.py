@@ -18,7 +18,7 @@ from tasks.checkpoint import describe_folder, list_model_files
 from tasks.data.examples import describe_examples
 from tasks.devices import open_devices
 from tasks.digests import hash_file
-from tasks.errors import ExampleDataError, NonFiniteError, RecipeError
+from tasks.errors import ExampleDataError, InputError, NonFiniteError, RecipeError
 from tasks.losses.decoder import decoder_losses
 from tasks.losses.encoder import encoder_losses
 from tasks.records import Score, from_json, to_json
@@ -160,6 +160,7 @@ def test_a_batch_size_matters_to_lm_cocktail_alone(cache, law, examples, in_proc
     tokenizer = word_tokenizer("<s> $A")
     tokenizer.eos_token = "</s>"
     tokenizer.save_pretrained(law.folder)
+    law = describe(law.folder)
     for batch_size in (1, 2):
         settings = SETTINGS.model_copy(update={"batch_size": batch_size})
         score_candidate(law, examples, "decoder", settings, cache)
@@ -219,6 +220,18 @@ def chat(tmp_path, law):
     folder = write_adapter(tmp_path / "lora", MODULES, size=0.5)
     files = {path.name: hash_file(path) for path in folder.iterdir()}
     return replace(law, name="chat", adapter=describe_folder("chat adapter", str(folder), folder, files))
+
+
+def test_a_model_that_is_written_over_while_it_is_scored_is_refused_and_not_kept(tmp_path, cache, law, examples,
+                                                                                 monkeypatch):  # fmt: skip
+    def call(setting, function, *arguments, timeout_seconds, report_progress):
+        save_decoder(tmp_path / "law", 2)
+        return function("cpu", *arguments)
+
+    monkeypatch.setattr(tasks.score.candidate, "call_on_device", call)
+    with pytest.raises(InputError, match=r"law: .* changed since it was planned:\n  - model.safetensors: planned"):
+        score_candidate(law, examples, "decoder", SETTINGS, cache)
+    assert not is_scored(law, examples, "decoder", SETTINGS, cache)
 
 
 def test_a_model_with_an_adapter_scores_as_the_model_that_both_make(tmp_path, cache, law, chat, examples, in_process):
