@@ -1,21 +1,21 @@
-"""Whether a folder still holds the model that was planned."""
+"""Whether folders still hold the models that were planned."""
 
 from tasks.cache import ResultCache
 from tasks.errors import InputError
 from tasks.records import Checkpoint, FileDigest
 
 
-def check_unchanged(cache: ResultCache, *checkpoints: Checkpoint) -> None:
-    """Refuse models whose files are no longer what they were planned as; a file that did not change costs a stat.
+def check_models_unchanged(cache: ResultCache, *checkpoints: Checkpoint) -> None:
+    """Refuse models in folders that are no longer what was planned; what did not change costs a look at its times.
 
     Args:
         cache: Remembers digests.
-        checkpoints: On this machine; their adapters are looked at, too.
+        checkpoints: Their adapters are looked at, too; what lies elsewhere is not.
 
     Raises:
         InputError: files of a model changed or vanished since planning; all of them are named.
     """
-    for part in (part for checkpoint in checkpoints for part in checkpoint.parts):
+    for part in (part for checkpoint in checkpoints for part in checkpoint.parts if part.uri.startswith("file:")):
         changed = [line for path, planned in part.files.items() if (line := _change(part, path, planned, cache))]
         if changed:
             listed = "\n".join(f"  - {line}" for line in changed)

@@ -8,7 +8,7 @@ from tasks.errors import NotFoundError, StoreError, TransientStoreError
 from tasks.records import Checkpoint
 from tasks.sources.fetch import Progress, fetch_files, link_folder
 from tasks.sources.open import open_source
-from tasks.unchanged import check_unchanged
+from tasks.unchanged import check_models_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def download_checkpoint(checkpoint: Checkpoint, cache: ResultCache, report: Prog
     """
     own, *adapters = checkpoint.parts
     if own.uri.startswith("file:"):
-        check_unchanged(cache, own)
+        check_models_unchanged(cache, own)
         here = own
     else:
         here = _fetch(own, cache, report)

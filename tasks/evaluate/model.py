@@ -16,6 +16,7 @@ from tasks.evaluation_settings import EvaluationTask
 from tasks.records import Checkpoint, Evaluation, ExampleSet
 from tasks.references import local_path
 from tasks.settings import ModelType, ScoreSettings
+from tasks.unchanged import check_models_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def evaluate_model(
         NonFiniteError: the model computes NaN, infinity, or the same for everything; the message names it.
         ExampleDataError: the data is damaged or was changed since the run was planned.
         CheckpointError: the model cannot be loaded.
+        InputError: the model's files were changed since the run was planned.
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
     key = _cache_key(checkpoint, task, data, model_type, settings)
@@ -57,6 +59,8 @@ def evaluate_model(
     is_cached = entry is not None
     if entry is None:
         entry = _call_worker(checkpoint, task, data, model_type, settings, report_progress)
+        # What was written over while this waited for a device must not be known by the digest of what it was.
+        check_models_unchanged(cache, checkpoint)
         cache.put("evaluation", key, entry)
     name, metric = _metric_of(task, list(entry["values"]))
     evaluation = Evaluation(

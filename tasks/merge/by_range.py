@@ -21,12 +21,12 @@ from tasks.merge.job import BLOCK_ELEMENTS, BLOCKS_PER_RANGE
 from tasks.merge.sources import TORCH_DTYPES, ReadBlock, row_length
 from tasks.records import Checkpoint, FileDigest
 from tasks.sources.fetch import fetch_files, known_digests, link_folder
-from tasks.sources.folder import FolderSource
 from tasks.sources.keep import check_unchanged
 from tasks.sources.open import open_source
 from tasks.sources.sketch import open_sketch
 from tasks.sources.source import Source
 from tasks.tensors import DTYPE_BYTES, TensorView
+from tasks.unchanged import check_models_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -144,26 +144,15 @@ def locate(model: Checkpoint, cache: ResultCache) -> Located:
         cache: Keeps what is brought here, and may know of the model's files.
 
     Raises:
-        StoreError: the model or the cache cannot be reached, or a small file, or any in a folder, is not what was
-            planned.
+        InputError: it lies in a folder and is not what was planned.
+        StoreError: the model or the cache cannot be reached, or a small file is not what was planned.
         CheckpointError: a file of weights is no safetensors.
     """
-    prove_folders(model, cache)
+    check_models_unchanged(cache, model)
     found = _locate(model.without_adapter, cache)
     if model.adapter is None:
         return found
     return replace(found, checkpoint=replace(found.checkpoint, adapter=_bring(model.adapter, cache)))
-
-
-def prove_folders(model: Checkpoint, cache: ResultCache) -> None:
-    """Refuse what lies in a folder and is not what was planned; files that the cache knows cost a look at their times.
-
-    Raises:
-        StoreError: a file changed or is gone.
-    """
-    for part in model.parts:
-        if part.uri.startswith("file:"):
-            fetch_files(FolderSource(part.folder), part.files, cache, expected=part.files)
 
 
 def _locate(model: Checkpoint, cache: ResultCache) -> Located:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tasks.cache import ResultCache
 from tasks.layered import Setting
-from tasks.merge.by_range import WINDOW_ELEMENTS, locate, prove_folders, ranges_by_folder
+from tasks.merge.by_range import WINDOW_ELEMENTS, locate, ranges_by_folder
 from tasks.merge.health import HealthMode, measure_health
 from tasks.merge.inputs import Choice, choose
 from tasks.merge.job import Job, count_bytes_read, plan_parts
@@ -33,6 +33,7 @@ from tasks.records import Checkpoint, FileDigest
 from tasks.staging import write_file
 from tasks.stores.shards import ShardPlace
 from tasks.tokens.rows import EmbeddingsRule
+from tasks.unchanged import check_models_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def merge_shard(
 
     Raises:
         NonFiniteError: an input holds NaN or infinity, or the result overflows its dtype.
-        StoreError: an input cannot be read or is not what was planned, or the file cannot be stored.
+        InputError: a model in a folder is not what was planned.
+        StoreError: an input cannot be read, or the file cannot be stored.
     """
     started = time.perf_counter()
     choice, key = request.choice(), {"merge": request.key(), "path": path}
@@ -143,8 +145,7 @@ def merge_shard(
         parts = plan_parts(job, file.tensors)
         (written,) = write_weight_files(job, parts, Layout((file,), {}), report_progress)
         # Of a model that was written to meanwhile, one half may have been read before and one after.
-        for model in request.models:
-            prove_folders(model, cache)
+        check_models_unchanged(cache, *request.models)
         merged_in = time.perf_counter() - started
         place.put(path, folder / path, written[path])
     cache.put("merged-shard", key, {"sha256": written[path].sha256, "size": written[path].size})

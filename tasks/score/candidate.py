@@ -15,7 +15,7 @@ from tasks.records import Checkpoint, ExampleSet, Score
 from tasks.references import local_path
 from tasks.score.said import collected_warnings
 from tasks.settings import ModelType, ScoreSettings, loss_problem
-from tasks.unchanged import check_unchanged
+from tasks.unchanged import check_models_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def score_candidate(
     if entry is None:
         entry = _call_worker(checkpoint, examples, model_type, settings, report_progress)
         # What was written over while this waited for a device must not be known by the digest of what it was.
-        check_unchanged(cache, checkpoint)
+        check_models_unchanged(cache, checkpoint)
         cache.put("score", key, entry)
     elif entry["warnings"]:
         # A worker says it itself; nobody heard it this time.

@@ -15,7 +15,7 @@ from tasks.mixtures.mixing import Measure, Mixing, MixtureLosses
 from tasks.records import Score, from_json, to_json
 from tasks.references import local_path
 from tasks.settings import CandidateSettings
-from tasks.unchanged import check_unchanged
+from tasks.unchanged import check_models_unchanged
 from tasks.weigh.firmness import Firmness, assess_choice
 from tasks.weigh.greedy import pick_soup
 from tasks.weigh.search import search_omegas
@@ -67,6 +67,7 @@ def explore_mixtures(
         RecipeError: the strategy cannot be applied to these candidates.
         NonFiniteError: no mixture has finite losses, or the general model has none on the general examples.
         CheckpointError: a model cannot be mixed in memory.
+        InputError: a model's files were changed since the run was planned.
         DeviceError: the device or its worker process failed; subclasses say whether trying again may help.
     """
     own = settings.model_dump(mode="json", include={"strategy", "grid", "l1", "bounds", "n_mixtures"})
@@ -81,7 +82,7 @@ def explore_mixtures(
             timeout_seconds=mixing.score.timeout_seconds * _count_mixtures(mixing, settings),
             report_progress=report_progress,
         )  # fmt: skip
-        check_unchanged(cache, mixing.base, *mixing.candidates)
+        check_models_unchanged(cache, mixing.base, *mixing.candidates)
         cache.put("exploration", key, entry)
     found = from_json(Explored, entry)
     logger.info(
@@ -110,7 +111,7 @@ def measure_mixtures(
             mixing.score.devices, measure_each, mixing, asked,
             timeout_seconds=mixing.score.timeout_seconds * (1 + len(asked)), report_progress=report_progress,
         )  # fmt: skip
-        check_unchanged(cache, mixing.base, *mixing.candidates)
+        check_models_unchanged(cache, mixing.base, *mixing.candidates)
         cache.put("exploration", key, entry)
     return [from_json(Tried, found) for found in entry["measured"]]
 

@@ -33,8 +33,9 @@ from tasks.cache import ResultCache
 from tasks.checkpoint import SINGLE_FILE, describe_folder
 from tasks.data.examples import describe_examples, read_rows
 from tasks.devices import open_devices
+from tasks.digests import hash_file
 from tasks.losses.measure import measure_losses
-from tasks.records import Checkpoint, ExampleSet, FileDigest
+from tasks.records import Checkpoint, ExampleSet
 from tasks.score.candidate import score_candidate
 from tasks.settings import ScoreSettings
 from tests.benchmarks.processes import ONE_THREAD, describe_machine, own_peak, run_module, run_reference
@@ -75,7 +76,7 @@ def write_models(folder: Path, sizes: dict[str, int]) -> list[Checkpoint]:
         other = shutil.copytree(folder / "model0", folder / f"model{number}")
         changed = {name: tensor + 0.001 * torch.randn_like(tensor) for name, tensor in tensors.items()}
         save_file(changed, other / SINGLE_FILE, metadata={"format": "pt"})
-    return [_describe(folder / f"model{number}", number) for number in range(N_PARALLEL + 1)]
+    return [_describe(folder / f"model{number}") for number in range(N_PARALLEL + 1)]
 
 
 def _write_tokenizer(folder: Path) -> None:
@@ -86,9 +87,8 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
 
 
-def _describe(folder: Path, number: int) -> Checkpoint:
-    # What the cache knows them by; hashing them is not what is measured.
-    files = {path.name: FileDigest(f"{number:064x}", path.stat().st_size) for path in folder.iterdir()}
+def _describe(folder: Path) -> Checkpoint:
+    files = {path.name: hash_file(path) for path in folder.iterdir()}
     return describe_folder(folder.name, str(folder), folder, files)
 
 

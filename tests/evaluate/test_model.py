@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tasks.cache import ResultCache
 from tasks.checkpoint import describe_folder, list_model_files
 from tasks.data.examples import describe_examples, read_rows
 from tasks.digests import hash_file
-from tasks.errors import NonFiniteError
+from tasks.errors import InputError, NonFiniteError
 from tasks.evaluate import model
 from tasks.evaluate.model import evaluate_model, is_evaluated, measuring_conditions
 from tasks.evaluation_settings import EvaluationTask
@@ -118,6 +119,24 @@ def test_a_broken_model_is_named(data: ExampleSet, calls: list[Any], tmp_path: P
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(NonFiniteError, match=r"expert on task 'colours': .*not finite"):
         evaluate_model(checkpoint_of(broken), TASK, data, "decoder", SETTINGS, ResultCache(tmp_path / "cache"))
+
+
+def test_a_model_that_is_written_over_while_it_is_measured_is_refused_and_its_values_are_not_kept(
+    data: ExampleSet, tmp_path: Path, decoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "expert"
+    shutil.copytree(decoder_folder, folder)
+
+    def call(_setting: object, function: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
+        found = function("cpu", *arguments)
+        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+        return found
+
+    monkeypatch.setattr(model, "call_on_device", call)
+    planned, cache = checkpoint_of(folder), ResultCache(tmp_path / "cache")
+    with pytest.raises(InputError, match=r"expert: .* changed since it was planned:\n  - config.json: planned sha256"):
+        evaluate_model(planned, TASK, data, "decoder", SETTINGS, cache)
+    assert not is_evaluated(planned, TASK, data, "decoder", SETTINGS, cache)
 
 
 def test_a_metric_that_is_not_finite_is_neither_returned_nor_kept(

@@ -121,8 +121,8 @@ class Site:
 def ask(method: str, url: str, content: Any = None) -> httpx.Response:
     """What a Prefect server answers, once its database is free.
 
-    SQLite is locked now and then on a busy machine: the server answers 503 and has changed nothing. Prefect's own client
-    asks again then, and so does whoever presses a button of the UI.
+    SQLite is locked now and then on a busy machine: the server answers 503 and has changed nothing. Prefect's own
+    client asks again then, and so does whoever presses a button of the UI.
     """
 
     def answer() -> httpx.Response | None:

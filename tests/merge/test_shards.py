@@ -232,7 +232,7 @@ def test_a_folder_that_changed_since_it_was_planned_is_an_error_and_nothing_is_s
     request, place = request_of(family), place_in(tmp_path / "shared")
     first, *_ = outline(request, cache)
     write_anew(family[2])
-    with pytest.raises(StoreError, match=r"model.safetensors: the file changed: expected sha256"):
+    with pytest.raises(InputError, match=r"changed since it was planned:\n  - model.safetensors: planned sha256"):
         merge_shard(request, first, place, cache)
     assert list((tmp_path / "shared").iterdir()) == []
 
@@ -249,7 +249,7 @@ def test_a_folder_that_changes_while_it_is_merged_is_an_error_and_nothing_is_sto
     request, place = request_of(family), place_in(tmp_path / "shared")
     first, *_ = outline(request, cache)
     monkeypatch.setattr(tasks.merge.shards, "write_weight_files", write_meanwhile)
-    with pytest.raises(StoreError, match=r"model.safetensors: the file changed: expected sha256"):
+    with pytest.raises(InputError, match=r"changed since it was planned:\n  - model.safetensors: planned sha256"):
         merge_shard(request, first, place, cache)
     assert list((tmp_path / "shared").iterdir()) == []
 
