@@ -5,7 +5,7 @@ Triggers are matched and texts are rendered by the server's own classes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.utilities.user_templates import render_user_template_sync
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_site import ask
 
 from flows.alert_rules import AlertSettings
 from flows.alerts import apply_automations, as_plain, as_yaml, build_automations, find_blocks, parse_block
@@ -196,10 +197,16 @@ def test_what_is_printed_is_what_prefect_reads():
 
 
 @pytest.fixture(scope="module")
-def blocks(prefect_server: None) -> None:
+def blocks(prefect_server: None) -> Iterator[None]:
+    """Blocks that alerts name. Alerts are removed afterwards: on every event of other tests they would try to tell."""
     CustomWebhookNotificationBlock(name="team", url="https://chat.example/hook").save("team")
     Webhook(url="https://ci.example/hook").save("ci")  # pyright: ignore[reportArgumentType]
     Secret(value="x").save("hush")
+    yield
+    automations = f"{PREFECT_API_URL.value()}/automations"
+    for each in ask("POST", f"{automations}/filter", {}).raise_for_status().json():
+        if each["name"].startswith("lm-cocktail: "):
+            ask("DELETE", f"{automations}/{each['id']}").raise_for_status()
 
 
 def invoke(*arguments: object) -> Result:
