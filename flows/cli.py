@@ -148,7 +148,7 @@ def merge(request: Request, output: Path, health: Literal["sample", "exact", "no
     with request.connected_recipe() as recipe, request.console.progress() as progress:
         planned, candidates = direct.prepare(recipe, cache, output, progress)
         planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache, progress)
-        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, progress, health)
+        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, cache, progress, health)
     data = weights_json(scores, weights) | {"output": str(output), "merged": to_json(merged)}
     tables = [*weights_parts(scores, weights), *health_parts(merged.health)]
     request.console.result(data, *tables, f"merged model: {output}")

@@ -25,6 +25,7 @@ from tasks.errors import CocktailError, PreflightError, RecipeError
 from tasks.merge.health import HealthMode
 from tasks.merge.leased import merge_leased
 from tasks.merge.merge import check_output, merge_checkpoints
+from tasks.merge.seen import prove_models
 from tasks.merge_records import MergedModel
 from tasks.night_records import Plan
 from tasks.parameters import candidate_parameters, merge_parameters
@@ -119,10 +120,15 @@ def merge_candidates(
     candidates: Sequence[Checkpoint],
     weights: MergeWeights,
     output: Path,
+    cache: ResultCache,
     progress: Progress = silent,
     health: HealthMode = "sample",
 ) -> MergedModel:
-    """The merged model in the folder `output`, which must not exist or be empty."""
+    """The merged model in the folder `output`, which must not exist or be empty.
+
+    Raises:
+        InputError: a model is no longer what was planned.
+    """
     merge_there = partial(
         merge_checkpoints,
         planned.base,
@@ -140,6 +146,7 @@ def merge_candidates(
         embeddings=recipe.merge.embeddings,
         has_base=recipe.base is not None,
         health=health,
+        seen=prove_models(cache, planned.base, *candidates),
     )
     return merge_leased(recipe.merge, merge_there, progress("merge"))
 

@@ -192,7 +192,7 @@ def _write_mixed(recipe: Recipe, folder: Path, cache: ResultCache) -> MixReport:
     """Write the mixed model and its report to a new folder."""
     planned, candidates = prepare(recipe, cache, folder)
     planned, candidates, scores, weights = score_candidates(recipe, planned, candidates, cache)
-    merge_candidates(recipe, planned, candidates, weights, folder)
+    merge_candidates(recipe, planned, candidates, weights, folder, cache)
     report = describe_mix(recipe, planned, candidates, scores, weights)
     logger.info("mixed %s", report)
     write_file(folder / MIX_FILE, (json.dumps(to_json(report), indent=2, ensure_ascii=False) + "\n").encode())

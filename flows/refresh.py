@@ -118,7 +118,7 @@ def refresh(
             if recipe.merge.split:
                 merged = merge_split(recipe, planned, base, candidates, weights, place, cache)
             else:
-                merged = merge(base, candidates, weights, recipe.merge, chosen, place, recipe.base is not None)
+                merged = merge(base, candidates, weights, recipe.merge, chosen, place, cache, recipe.base is not None)
             show_health(recipe, merged)
 
         with clock.step("evaluate"), runner_of(recipe, planned):

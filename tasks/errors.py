@@ -6,6 +6,7 @@ CocktailError                     catch this to catch them all
 │   ├── ExampleDataError          a line of example or evaluation data, named by number
 │   ├── CheckpointError           a folder is no readable checkpoint: missing, damaged, unsupported
 │   ├── CheckpointMismatchError   two checkpoints cannot be merged with each other
+│   ├── ModelChangedError         a model was written over while it was merged
 │   ├── NonFiniteError            NaN or infinity in a tensor or a loss
 │   └── PreflightError            everything `cocktail plan` found, in one list
 ├── StoreError                    a place cannot be read or written
@@ -45,6 +46,10 @@ class CheckpointError(InputError):
 
 class CheckpointMismatchError(InputError):
     """Checkpoints differ where they must agree to be merged."""
+
+
+class ModelChangedError(InputError):
+    """Files of a model changed while it was merged; what was finished before is right, and kept."""
 
 
 class NonFiniteError(InputError):

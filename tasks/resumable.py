@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from tasks.errors import DeviceError, StoreError
+from tasks.errors import DeviceError, ModelChangedError, StoreError
 from tasks.staging import LOCK_SUFFIX, NO_LOCKS, check_space, existing_folder, locked, remove, staged, sweep
 
 logger = logging.getLogger(__name__)
@@ -20,9 +20,9 @@ _PREFIX = ".resumable-"
 _KEY_DIGITS = 16
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long a draft waits for a writer that goes on with it."""
-# After these the same work may succeed: room was made, a device came back. Others mean that the inputs must change,
-# and then the work is another one.
-_MENDABLE = (OSError, MemoryError, StoreError, DeviceError)
+# After these the same work may succeed: room was made, a device came back, a model was written back. Others mean that
+# the inputs must change, and then the work is another one.
+_MENDABLE = (OSError, MemoryError, StoreError, DeviceError, ModelChangedError)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def measure(family: str, seed_folder: Path, cache: ResultCache) -> Iterator[Effe
         planned, candidates = direct.prepare(recipe, cache)
         planned, candidates, _, weights = direct.score_candidates(recipe, planned, candidates, cache)
         with tempfile.TemporaryDirectory() as folder:
-            merged = direct.merge_candidates(recipe, planned, candidates, weights, Path(folder) / "merged")
+            merged = direct.merge_candidates(recipe, planned, candidates, weights, Path(folder) / "merged", cache)
             models = [merged.checkpoint, *candidates]
             evaluations = direct.evaluate_models(recipe, planned.evaluation_data, models, cache)
         yield effect_of(family, seed_folder.name, target, evaluations)

@@ -45,6 +45,8 @@ class Job:
     """How many blocks of a part a thread writes before it tells of them."""
     n_threads: int | None = None
     """Threads that merge; None: as many as help where files are on this machine."""
+    check_inputs: Callable[[], None] = lambda: None
+    """Raises an InputError if what sources read is not what it was when they were opened. By any thread."""
     device: str | None = None
     """Where torch computes, see `tasks.merge.device`; None: this machine's processor does, on the blocks as read."""
 

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.checkpoint import describe_folder
@@ -21,6 +21,7 @@ from tasks.merge.layout import plan_layout
 from tasks.merge.opening import make_job, open_models
 from tasks.merge.outputs import write_outputs
 from tasks.merge.resume import find_merged, merge_key, note_merged
+from tasks.merge.seen import SeenModels, blaming_changes, see_models
 from tasks.merge_records import MergedModel
 from tasks.processor import has_fma
 from tasks.records import Checkpoint
@@ -61,6 +62,7 @@ def merge_checkpoints(
     has_base: bool = True,
     health: HealthMode = "sample",
     is_ours: bool = False,
+    seen: SeenModels | None = None,
     device: str = "cpu",
     report_progress: Report | None = None,
 ) -> MergedModel:
@@ -92,6 +94,7 @@ def merge_checkpoints(
         health: Whether a sample, all or none of the elements are compared, see `tasks.merge.health`.
         is_ours: Whether `output` is for merges of this run and of runs like it only: what an equal merge has left
             there is proven and returned, and anything else there is removed.
+        seen: Files of the models when their content was proven, which must still be those; None: as they are now.
         device: cpu, or cuda:<i>, which this process then holds and which nobody else should be using: see
             `tasks.merge.leased`. Its bytes may differ as `tasks.merge.device` says. Methods that are not `on_device`
             are merged by the processor all the same.
@@ -104,6 +107,7 @@ def merge_checkpoints(
         ValueError: method, names, numbers or dtype make no sense.
         CheckpointError: `output` is taken, or an input is damaged.
         CheckpointMismatchError: tensors of an input do not fit the base; all of them are listed.
+        ModelChangedError: somebody wrote to an input; files that were finished before are kept for an equal merge.
         NonFiniteError: an input holds NaN or infinity, or the result overflows its dtype.
         StoreError: `output` cannot be written, or there is no space.
         RecipeError, DeviceError: the device is not there, or has too little free memory.
@@ -116,7 +120,7 @@ def merge_checkpoints(
     key = merge_key(base, candidates, choice, dtype, max_shard_bytes, template, embeddings, form.device)
     if is_ours and (found := find_merged(output, key)):
         return found
-    (merged,) = _merge(base, candidates, [choice], [output], form, key, health, report_progress)
+    (merged,) = _merge(base, candidates, [choice], [output], form, key, health, report_progress, seen)
     if is_ours:
         note_merged(merged, output, key)
     return merged
@@ -192,6 +196,7 @@ def _merge(
     key: str | None,
     health: HealthMode,
     report_progress: Report | None,
+    seen: SeenModels | None = None,
 ) -> list[MergedModel]:
     """One output for each of the choices, which differ in their weights only; resumed if there is a key."""
     started = time.perf_counter()
@@ -201,14 +206,16 @@ def _merge(
             "this processor cannot fuse multiplications and additions (FMA, x86-64-v3): elements may differ by one "
             "unit in the last place from a merge on one that can"
         )
-    models = open_models(base, candidates, form.template, form.embeddings)
-    layout = plan_layout(models.views, form.dtype, form.max_shard_bytes)
-    job = make_job(models, choices, places)
-    tensors = [tensor for file in layout.files for tensor in file.tensors]
-    if form.device is not None:
-        job = place_on(form.device, job, tensors)
-    parts = plan_parts(job, tensors)
-    found = measure_health(job, tensors, health)
+    seen = seen or see_models(base, *candidates, form.template)
+    with blaming_changes(seen.check):
+        models = open_models(base, candidates, form.template, form.embeddings)
+        layout = plan_layout(models.views, form.dtype, form.max_shard_bytes)
+        job = replace(make_job(models, choices, places), check_inputs=seen.check)
+        tensors = [tensor for file in layout.files for tensor in file.tensors]
+        if form.device is not None:
+            job = place_on(form.device, job, tensors)
+        parts = plan_parts(job, tensors)
+        found = measure_health(job, tensors, health)
     written, parts = write_outputs(job, parts, layout, form.template, models.changed_files, key, report_progress)
     seconds = time.perf_counter() - started
     bytes_read = count_bytes_read(job, parts)

@@ -65,6 +65,8 @@ def write_outputs(
         in_draft = [replace(each, folder=own.folder) for each, own in zip(job.outputs, journals, strict=True)]
         dtypes = layout.float_dtypes()
         copied = [copy_other_files(template, dtypes, journal.folder, changed_files) for journal in journals]
+        # Before anything is merged: they may have waited long for a device.
+        job.check_inputs()
         merged = write_weight_files(replace(job, outputs=in_draft), parts, layout, report_progress, journals)
         files = [others | weights for others, weights in zip(copied, merged, strict=True)]
         for journal, place, each in zip(journals, places, files, strict=True):

@@ -10,6 +10,7 @@ from tasks.cache import open_cache
 from tasks.faces import RETRIED, progress_in_ui
 from tasks.merge.leased import merge_leased
 from tasks.merge.merge import merge_checkpoints
+from tasks.merge.seen import prove_models
 from tasks.merge.shards import MergeRequest, finish_merge, merge_shard, outline
 from tasks.merge_records import MergedModel
 from tasks.parameters import candidate_parameters, merge_parameters
@@ -28,32 +29,28 @@ def merge(
     settings: MergeSettings,
     chosen: Sequence[CandidateSettings],
     output: str,
+    cache: CacheSettings,
     has_base: bool = True,
 ) -> MergedModel:
     """Stream the candidates into one new checkpoint in the folder `output`; see `tasks.merge.merge`.
 
     `chosen` holds the recipe's entries of the candidates, `has_base` says whether it names a base. Nobody else puts
-    anything at `output`.
+    anything at `output`. Models that are no longer what was planned are refused.
     """
     with progress_in_ui("merge") as report:
         merge_there = partial(
-            merge_checkpoints,
-            base,
-            candidates,
-            weights.settings,
-            method=settings.method,
+            merge_checkpoints, base, candidates, weights.settings, template=base, output=Path(output), is_ours=True,
             general=next((candidate.name for candidate in chosen if candidate.role == "general"), None),
+            method=settings.method,
             parameters=merge_parameters(settings),
             candidate_parameters=candidate_parameters(settings, chosen),
             seed=settings.seed,
             dtype=settings.dtype,
             max_shard_bytes=parse_size(settings.max_shard_size),
-            template=base,
-            output=Path(output),
             embeddings=settings.embeddings,
             has_base=has_base,
-            is_ours=True,
-        )
+            seen=prove_models(open_cache(cache), base, *candidates),
+        )  # fmt: skip
         return merge_leased(settings, merge_there, report)
 
 

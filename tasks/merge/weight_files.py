@@ -10,6 +10,7 @@ from tasks.merge.job import Job, Part
 from tasks.merge.journal import Journal
 from tasks.merge.layout import Layout, OutputFile
 from tasks.merge.ranges import OrderedHash, open_descriptor, preallocate, write_range
+from tasks.merge.seen import blaming_changes
 from tasks.merge.stream import stream_tensors
 from tasks.records import FileDigest
 from tasks.staging import write_file
@@ -22,9 +23,11 @@ class _OpenFile:
     journal: Journal
     file: OutputFile
     hash: OrderedHash
+    check_inputs: Callable[[], None]
 
     def finish(self) -> None:
-        """Bring it to disk and note it."""
+        """Bring it to disk and note it, if what it was made of has not changed; all of that has been read."""
+        self.check_inputs()
         self.journal.add(self.file.path, self.hash.digest())
 
 
@@ -50,10 +53,11 @@ def write_weight_files(
 
     Raises:
         NonFiniteError, CheckpointError: see `stream_tensors`.
+        InputError: from the job's `check_inputs`; a file that it was raised for is not noted.
     """
     journals = journals or [Journal(output.folder) for output in job.outputs]
     files = {
-        journal.folder / file.path: _begin_file(journal, file)
+        journal.folder / file.path: _begin_file(journal, file, job.check_inputs)
         for journal in journals
         for file in layout.files
         if file.path not in journal.finished
@@ -70,7 +74,8 @@ def write_weight_files(
 
         for path, each in files.items():
             on_written(path, 0, len(each.file.header))
-        stream_tensors(job, parts, on_written, report_progress)
+        with blaming_changes(job.check_inputs):
+            stream_tensors(job, parts, on_written, report_progress)
     _raise_failed(finishing)
     return [
         {file.path: journal.finished[file.path] for file in layout.files}
@@ -79,13 +84,13 @@ def write_weight_files(
     ]
 
 
-def _begin_file(journal: Journal, file: OutputFile) -> _OpenFile:
+def _begin_file(journal: Journal, file: OutputFile, check_inputs: Callable[[], None]) -> _OpenFile:
     path = journal.folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
     preallocate(path, file.size)
     with open_descriptor(path, os.O_WRONLY) as descriptor:
         write_range(descriptor, 0, memoryview(file.header))
-    return _OpenFile(journal, file, OrderedHash(path))
+    return _OpenFile(journal, file, OrderedHash(path), check_inputs)
 
 
 def _raise_failed(finishing: Sequence[Future[None]]) -> None:

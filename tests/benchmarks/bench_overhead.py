@@ -107,7 +107,8 @@ def run_plain(path: Path, cache_folder: Path) -> dict[str, float]:
     with clock.step("score"):
         planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache)
     with clock.step("merge"):
-        merged = direct.merge_candidates(recipe, planned, candidates, weights, cache_folder / "work" / "merged")
+        output = cache_folder / "work" / "merged"
+        merged = direct.merge_candidates(recipe, planned, candidates, weights, output, cache)
     with clock.step("evaluate"), open_devices(recipe.score.devices):
         sanity = check_model(merged.checkpoint, base, recipe.model_type, recipe.score, cache)
         models = [merged.checkpoint, base, *candidates]

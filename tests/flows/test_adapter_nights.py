@@ -76,7 +76,7 @@ def test_a_night_with_a_lora_candidate_is_that_of_the_model_it_makes_and_is_rele
     assert [score.losses for score in scores] == [score.losses for score in expected]
     assert weights.weights == expected_weights.weights
 
-    merged = direct.merge_candidates(asked, planned, candidates, weights, tmp_path / "out")
+    merged = direct.merge_candidates(asked, planned, candidates, weights, tmp_path / "out", cache)
     tensors = {name: load_file(models[name] / "model.safetensors") for name in ("base", "news", "both")}
     shares = dict(zip(("base", "news", "both"), weights.weights.values(), strict=True))
     for name, tensor in load_file(tmp_path / "out/model.safetensors").items():

@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
+from flows import direct
 from flows.cli import cocktail
 from flows.recipe import read_recipe
 from tasks.devices import open_devices
@@ -223,6 +224,27 @@ def test_merge_shows_how_far_candidates_moved_as_exactly_as_asked(run: Run, tmp_
     assert "clinc and wordnet" in result.stdout
     result = run("merge", *GIVEN, "--output", tmp_path / "quiet", "--health", "none")
     assert result.exit_code == 0 and "candidates moved" not in result.stdout
+
+
+def test_merge_refuses_a_model_that_was_written_over_after_planning(
+    run: Run, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = tmp_path / "training"
+    shutil.copytree(model_of(path, "wordnet"), model)
+    weigh = direct.score_candidates
+
+    def weigh_while_it_is_trained(*arguments: Any) -> Any:
+        content = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(content[:-4] + b"\0" * 4)
+        return weigh(*arguments)
+
+    monkeypatch.setattr(direct, "score_candidates", weigh_while_it_is_trained)
+    before = sorted(tmp_path.rglob("*"))
+    result = run("merge", *GIVEN, "--output", tmp_path / "out", "--set", f"candidates.2.model={model}")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "training changed since it was planned:\n  - model.safetensors: planned sha256" in result.stderr
+    assert "write models to a new folder while refreshes run" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_broken_model_or_too_little_room_leaves_nothing_behind(

@@ -13,12 +13,22 @@ from tiny_models import save_decoder, save_fine_tune
 
 from flows import direct
 from tasks.cache import open_cache
-from tasks.errors import CheckpointError, NonFiniteError, PreflightError, RecipeError
+from tasks.errors import (
+    CheckpointError,
+    InputError,
+    ModelChangedError,
+    NonFiniteError,
+    PreflightError,
+    RecipeError,
+)
+from tasks.merge.leased import Merge, merge_leased
 from tasks.merge.task import merge as merge_face
+from tasks.merge_records import MergedModel
 from tasks.plan.plan import plan_refresh
+from tasks.recipe import Recipe
 from tasks.records import Checkpoint, Score
 from tasks.remote.access import HubAccess, hub_access, use_access
-from tasks.settings import CacheSettings
+from tasks.settings import CacheSettings, MergeSettings
 from tests.flows.conftest import DEMO, read
 
 
@@ -185,10 +195,64 @@ def test_a_recipe_without_a_base_merges_by_token_in_both_ways_to_run_it(tmp_path
     recipe = read({"name": "x", "model_type": "decoder", "candidates": candidates, "weigh": weigh, "merge": merge})
     planned, models = direct.prepare(recipe, open_cache(cache), tmp_path / "out")
     planned, models, _, weights = direct.score_candidates(recipe, planned, models, open_cache(cache))
-    merged = direct.merge_candidates(recipe, planned, models, weights, tmp_path / "out")
+    merged = direct.merge_candidates(recipe, planned, models, weights, tmp_path / "out", open_cache(cache))
     assert (merged.vocabulary, merged.added_tokens) == ("union", 1)
     assert any("'<law>'" in warning for warning in planned.warnings)
     # In the flow, which says of a recipe whether it names a base; with one, task vectors would be turned.
     arguments = (planned.base, models, weights, recipe.merge, recipe.candidates)
-    by_face = [merge_face.fn(*arguments, str(tmp_path / f"{has}"), has_base=has) for has in (False, True)]
+    by_face = [merge_face.fn(*arguments, str(tmp_path / f"{has}"), cache, has_base=has) for has in (False, True)]
     assert [each.checkpoint.digest == merged.checkpoint.digest for each in by_face] == [True, False]
+
+
+@pytest.fixture
+def trained_on(tmp_path: Path) -> Recipe:
+    """A recipe of models in folders that a training job may save to."""
+    save_fine_tune(tmp_path / "law", save_decoder(tmp_path / "plain", 1), 2)
+    candidates = [{"name": name, "model": str(tmp_path / name)} for name in ("plain", "law")]
+    weigh = {"strategy": "given", "weights": {"plain": 0.5, "law": 0.5}}
+    return read({"name": "x", "model_type": "decoder", "candidates": candidates, "weigh": weigh})
+
+
+def save_again(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-4] + b"\0" * 4)
+
+
+def test_a_candidate_that_was_written_over_since_planning_is_merged_in_neither_way_to_run_it(
+    trained_on: Recipe, tmp_path: Path, cache: CacheSettings
+):
+    recipe, kept = trained_on, open_cache(cache)
+    planned, models = direct.prepare(recipe, kept, tmp_path / "out")
+    planned, models, _, weights = direct.score_candidates(recipe, planned, models, kept)
+    save_again(tmp_path / "law")
+    message = f"law: {tmp_path}/law changed since it was planned:\n  - model.safetensors: planned sha256"
+    with pytest.raises(InputError, match=message):
+        direct.merge_candidates(recipe, planned, models, weights, tmp_path / "out", kept)
+    with pytest.raises(InputError, match=message):
+        output = str(tmp_path / "out")
+        merge_face.fn(planned.base, models, weights, recipe.merge, recipe.candidates, output, cache)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["law", "plain"]
+
+
+def test_a_candidate_that_is_written_over_while_a_gpu_is_waited_for_is_not_merged(
+    trained_on: Recipe, tmp_path: Path, cache: CacheSettings, monkeypatch: pytest.MonkeyPatch
+):
+    recipe, kept = trained_on, open_cache(cache)
+    planned, models = direct.prepare(recipe, kept, tmp_path / "out")
+    planned, models, _, weights = direct.score_candidates(recipe, planned, models, kept)
+
+    def wait(settings: MergeSettings, merge: Merge, report: direct.Report) -> MergedModel:
+        time.sleep(0.02)
+        save_again(tmp_path / "law")
+        return merge_leased(settings, merge, report)
+
+    for module in ("flows.direct", "tasks.merge.task"):
+        monkeypatch.setattr(f"{module}.merge_leased", wait)
+    with pytest.raises(ModelChangedError, match=r"law: .*/model\.safetensors was written to"):
+        direct.merge_candidates(recipe, planned, models, weights, tmp_path / "out", kept)
+    # Planned anew, as by the next run.
+    planned, models = direct.prepare(recipe, kept, tmp_path / "out")
+    with pytest.raises(ModelChangedError, match=r"law: .*/model\.safetensors was written to"):
+        output = str(tmp_path / "out")
+        merge_face.fn(planned.base, models, weights, recipe.merge, recipe.candidates, output, cache)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["law", "plain"]

@@ -51,7 +51,7 @@ def test_a_sweep_with_a_guard_ends_in_a_merged_model(content: dict[str, Any], tm
     # The expert alone has forgotten too much.
     assert weights.weights["clinc"] == 0.5
     assert labels[-1] == "weigh"
-    merged = direct.merge_candidates(recipe, planned, candidates, weights, tmp_path / "out")
+    merged = direct.merge_candidates(recipe, planned, candidates, weights, tmp_path / "out", cache)
     assert (merged.checkpoint.folder / "model.safetensors").is_file()
 
 

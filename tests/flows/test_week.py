@@ -303,7 +303,7 @@ def kill_while_uploading(world: World, recipe: Any, settings: CacheSettings) -> 
     planned, candidates, scores, weights = direct.score_candidates(recipe, planned, candidates, cache)
     with work_folder(cache, planned) as work:
         here = dataclasses.replace(planned, base=download_checkpoint(planned.base, cache))
-        merged = direct.merge_candidates(recipe, here, candidates, weights, work / "merged")
+        merged = direct.merge_candidates(recipe, here, candidates, weights, work / "merged", cache)
         decision = decide([], [], [])
         report = report_of(recipe, planned, scores, weights, merged, [], decision, {})
         given = {"report": to_json(report), "settings": recipe.publish.model_dump(), "cache": settings.folder}
