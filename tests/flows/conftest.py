@@ -54,6 +54,8 @@ def content(tmp_path: Path, rows: Path) -> dict[str, Any]:
     content["publish"] = {"to": [str(tmp_path / "releases")]}
     # Mixtures for the trust report would need a worker in each of these runs; tests/flows/test_mixing.py has them.
     content["weigh"]["compare"] = False
+    # To start a worker takes longer than what it does here; tests/test_devices.py has several at once.
+    content["score"] = {"devices": ["cpu:0"]}
     return content
 
 

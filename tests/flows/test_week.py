@@ -204,7 +204,7 @@ def watched(world: World) -> Generator[list[str]]:
                         seen.append(found[0])
             except Exception as error:
                 faults.append(f"the reader failed: {error!r}")
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     reader = threading.Thread(target=poll, name="reader")
     reader.start()
@@ -253,7 +253,7 @@ def test_a_week_of_nights(
             | ({"role": "target"} if name == target else {})
             for name in names
         ]
-        content["weigh"] = {"strategy": "loss", "temperature": 1.0} | ({"alpha": alpha} if target else {})
+        content["weigh"] |= {"strategy": "loss", "temperature": 1.0, "alpha": alpha if target else None}
         return read(content)
 
     registry = open_registry(world.destination, "assistant")
