@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# What is never imported is never compiled: that takes a third of the time.
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch anew.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help setup demo check test test-long test-gpu bench train-demo clean
 
