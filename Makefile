@@ -15,7 +15,7 @@ setup: $(READY)  ## Make .venv and install everything, pinned
 $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard tasks/arithmetic/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; found " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# The pip that comes with Python 3.11 takes five times as long.
+	# The pip that comes with Python 3.11 takes more than twice as long.
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable '.[dev]'
 	touch $@
