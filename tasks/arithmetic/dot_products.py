@@ -43,7 +43,7 @@ class DotProducts:
             vectors: (n,) each; any n.
             origin: (n,), subtracted from each of them in float64; None for nothing.
         """
-        n_elements = len(vectors[0])
+        n_elements = vectors[0].numel()
         closed = np.empty((len(self._pairs), n_elements // REDUCTION_BLOCK + 1))
         n_closed = add_products(vectors, origin, self._n_seen, self._lanes, closed)
         if n_closed is None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
-VERSION = 2
+VERSION = 3
 """Of the functions in C; `kernels.c` says it, too."""
 
-_DTYPES = {torch.bfloat16: 0, torch.float32: 1}
+_DTYPES = {torch.bfloat16: (0, 2), torch.float32: (1, 4)}
+"""The code by which C knows a dtype, and the bytes of a number."""
 _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
 _BLOCK = [_POINTER, _INT]
 """Where a block is, and the code of its dtype."""
@@ -57,22 +59,37 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
-def library_for(tensors: Sequence[Tensor]) -> ctypes.CDLL | None:
-    """The library, if it can read and write all of these tensors, (n,) each."""
-    n_elements = len(tensors[0])
+class Operands(NamedTuple):
+    """Tensors as the functions in C take them, which must be held for as long as it is used."""
+
+    library: ctypes.CDLL
+    addresses: "ctypes.Array[ctypes.c_void_p]"
+    codes: "ctypes.Array[ctypes.c_int]"
+    """Of their dtypes."""
+
+
+def operands(tensors: Sequence[Tensor]) -> Operands | None:
+    """The library and where tensors lie, if it can read and write all of them; (n,) each."""
+    library = load_library()
+    if library is None:
+        return None
+    n_elements = tensors[0].numel()
+    addresses: list[int] = []
+    codes: list[int] = []
+    # Called for every block: what takes long in Python would take a fifth of a merge.
     for tensor in tensors:
-        if not is_known_dtype(tensor.dtype) or tensor.device.type != "cpu":
+        number, size = _DTYPES.get(tensor.dtype, (None, 1))
+        if number is None or not tensor.is_cpu:
             return None
-        if tensor.dim() != 1 or len(tensor) != n_elements or not tensor.is_contiguous():
+        if tensor.ndim != 1 or tensor.numel() != n_elements or not tensor.is_contiguous():
             return None
-        if tensor.data_ptr() % tensor.element_size():
+        address = tensor.data_ptr()
+        if address % size:
             return None  # C may assume what torch does not: that a number lies at a multiple of its size.
-    return load_library()
-
-
-def addresses(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
-    """Where tensors begin in memory; they must be held for as long."""
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+        addresses.append(address)
+        codes.append(number)
+    n_tensors = len(addresses)
+    return Operands(library, (ctypes.c_void_p * n_tensors)(*addresses), (ctypes.c_int * n_tensors)(*codes))
 
 
 def is_known_dtype(dtype: torch.dtype) -> bool:
@@ -80,14 +97,9 @@ def is_known_dtype(dtype: torch.dtype) -> bool:
     return dtype in _DTYPES
 
 
-def code(tensor: Tensor) -> int:
-    """The number by which C knows the tensor's dtype."""
-    return _DTYPES[tensor.dtype]
-
-
-def codes(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_int]":
-    """`code` of each."""
-    return (ctypes.c_int * len(tensors))(*map(code, tensors))
+def code_of(dtype: torch.dtype) -> int:
+    """The number by which C knows a dtype that it knows."""
+    return _DTYPES[dtype][0]
 
 
 def floats(numbers: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":

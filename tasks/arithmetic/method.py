@@ -111,7 +111,7 @@ class OnePass(Protocol):
 
 @runtime_checkable
 class ShortPasses(Protocol):
-    """A formula whose passes after the first need not see all."""
+    """A formula whose passes after the first need not see all; mostly they see next to nothing."""
 
     def extent(self, number: int) -> int:
         """How many elements, from the first on, pass `number` must see; asked once the pass before it is over."""

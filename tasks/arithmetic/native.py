@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from tasks.arithmetic.library import addresses, code, codes, floats, library_for
+from tasks.arithmetic.library import floats, operands
 
 
 def sum_rounded(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Tensor) -> bool | None:
@@ -23,13 +23,13 @@ def sum_rounded(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Te
         Whether all of it is finite; None, and `out` as it was, where torch has to compute.
     """
     # torch's functions say what is wrong with the numbers of arguments; C would read past their end.
-    library = library_for([*blocks, out]) if blocks and len(blocks) == len(coefficients) else None
-    if library is None:
+    found = operands([*blocks, out]) if blocks and len(blocks) == len(coefficients) else None
+    if found is None:
         return None
-    numbers = floats(coefficients)
+    library, addresses, codes = found
     return bool(
         library.weighted_sum(
-            addresses(blocks), codes(blocks), numbers, len(blocks), len(out), out.data_ptr(), code(out)
+            addresses, codes, floats(coefficients), len(blocks), out.numel(), addresses[-1], codes[-1]
         )
     )
 
@@ -39,12 +39,12 @@ def add_task_vectors_rounded(
 ) -> bool | None:
     """`tasks.arithmetic.task_vectors.add_task_vectors`, rounded once to the dtype of `out`; as `sum_rounded`."""
     blocks = [general, base, *skills]
-    library = library_for([*blocks, out]) if len(skills) == len(omegas) else None
-    if library is None:
+    found = operands([*blocks, out]) if len(skills) == len(omegas) else None
+    if found is None:
         return None
+    library, addresses, codes = found
     return bool(
         library.add_task_vectors(
-            addresses(blocks), codes(blocks), floats(omegas), scale, len(skills), len(out), out.data_ptr(),
-            code(out),
+            addresses, codes, floats(omegas), scale, len(skills), out.numel(), addresses[-1], codes[-1]
         )
-    )  # fmt: skip
+    )

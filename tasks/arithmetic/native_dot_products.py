@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.arithmetic.library import addresses, code, codes, library_for
+from tasks.arithmetic.library import operands
 
 _MAX_VECTORS = 32
 """As in C."""
@@ -31,11 +31,12 @@ def add_products(
     Returns:
         How many became full; None, and all as it was, where it cannot be done here.
     """
-    library = library_for(vectors if origin is None else [*vectors, origin])
-    if library is None or len(vectors) > _MAX_VECTORS:
+    found = operands(vectors if origin is None else [*vectors, origin])
+    if found is None or len(vectors) > _MAX_VECTORS:
         return None
-    start, dtype = (None, 0) if origin is None else (origin.data_ptr(), code(origin))
+    library, addresses, codes = found
+    start, dtype = (None, 0) if origin is None else (addresses[-1], codes[-1])
     return library.add_products(
-        addresses(vectors), codes(vectors), len(vectors), start, dtype, len(vectors[0]), n_seen,
+        addresses, codes, len(vectors), start, dtype, vectors[0].numel(), n_seen,
         lanes.ctypes.data, closed.ctypes.data, closed.shape[1],
     )  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.arithmetic.library import addresses, code, codes, floats, library_for
+from tasks.arithmetic.library import floats, operands
 from tasks.arithmetic.scratch import SCRATCH
 
 _TILE = 1024
@@ -58,8 +58,10 @@ class _Counting(ctypes.Structure):
         ("n_windows", ctypes.c_uint32),
         ("n_elements", ctypes.c_int64),
         ("upper", ctypes.c_void_p),
+        ("is_sample", ctypes.c_int32),
         ("bins", ctypes.c_void_p),
         ("windows", ctypes.c_void_p),
+        ("n_above", ctypes.c_void_p),
     ]
 
 
@@ -139,23 +141,36 @@ def thinned_sum_rounded(
         Whether all of it is finite; None, and `out` as it was, where it cannot be done here.
     """
     blocks = [start_from, base, *skills]
-    library = library_for([*blocks, out])
+    found = operands([*blocks, out])
+    n_elements = out.numel()
     known = [thinning for thinning in thinnings if thinning is not None]
     # numba's functions say what is wrong with the numbers of arguments; C would read past their end.
     fits = len(known) == len(coefficients) == len(skills) and len(weights or skills) == len(skills)
-    if library is None or not fits or (row and len(out) % row):
+    if found is None or not fits or (row and n_elements % row):
         return None
+    library, addresses, codes = found
     tile = max(1, _TILE // row) * row if row else _TILE
     counted = (Thinning * len(known))(*known)
     memory = SCRATCH.vector("tiles", (len(skills) + 5) * tile, torch.float32)
     is_finite = library.thinned_sum(
-        addresses(blocks), codes(blocks), counted, floats(coefficients), floats(list(map(abs, weights or ()))),
-        len(skills), weights is not None, normalize, scale, position, len(out), tile, memory.data_ptr(),
-        ctypes.byref(_row_memory(row or 0)), out.data_ptr(), code(out),
+        addresses, codes, counted, floats(coefficients), floats(list(map(abs, weights or ()))), len(skills),
+        weights is not None, normalize, scale, position, n_elements, tile, memory.data_ptr(),
+        ctypes.byref(_row_memory(row or 0)), addresses[-1], codes[-1],
     )  # fmt: skip
     for thinning, after in zip(known, counted, strict=True):
         thinning.least_ties, thinning.largest_ties = after.least_ties, after.largest_ties
     return bool(is_finite)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A few bins of magnitudes, in which each pattern is counted by itself."""
+
+    first_bin: int
+    counts: NDArray[np.int64]
+    """(bins, lower bits)."""
+    n_above: NDArray[np.int64]
+    """(1,) how many patterns are above its last bin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +181,9 @@ class Counting:
     """(n,) what the vector leads to."""
     upper: NDArray[np.int64] | None = None
     """(bins,) where all are counted by the upper bits of their patterns; None for not."""
-    windows: Sequence[tuple[int, NDArray[np.int64]]] = ()
-    """The first bin of each window, and (bins, lower bits) where what is in it is counted one by one."""
+    is_sample: bool = False
+    """Whether only one tile of `SAMPLED` is counted there, each element as so many."""
+    windows: Sequence[Window] = ()
 
 
 def count_magnitudes(countings: Sequence[Counting], origin: Tensor) -> bool:
@@ -180,29 +196,33 @@ def count_magnitudes(countings: Sequence[Counting], origin: Tensor) -> bool:
     Returns:
         Whether it was done; otherwise all counts are as they were.
     """
-    libraries = [library_for([each.block, origin[: len(each.block)]]) for each in countings]
-    if not libraries or libraries[0] is None or None in libraries:
+    begin = operands([origin])
+    found = [operands([each.block]) for each in countings]
+    blocks = [each for each in found if each is not None]
+    if begin is None or len(blocks) < len(found) or any(len(each.block) > len(origin) for each in countings):
         return False
-    held = [_as_arrays(each.windows) for each in countings]
+    held = [_window_arrays(each.windows) for each in countings]
     structures = (_Counting * len(countings))(
         *[
             _Counting(
-                each.block.data_ptr(), code(each.block), len(each.windows), len(each.block),
-                None if each.upper is None else each.upper.ctypes.data, ctypes.addressof(bins),
-                ctypes.addressof(places),
+                block.addresses[0], block.codes[0], len(each.windows), each.block.numel(),
+                None if each.upper is None else each.upper.ctypes.data, each.is_sample, *map(ctypes.addressof, arrays),
             )
-            for each, (bins, places) in zip(countings, held, strict=True)
+            for each, block, arrays in zip(countings, blocks, held, strict=True)
         ]
     )  # fmt: skip
-    libraries[0].count_magnitudes(structures, len(countings), origin.data_ptr(), code(origin))
+    begin.library.count_magnitudes(structures, len(countings), begin.addresses[0], begin.codes[0])
     return True
 
 
-def _as_arrays(windows: Sequence[tuple[int, NDArray[np.int64]]]) -> "tuple[ctypes.Array[Any], ctypes.Array[Any]]":
+def _window_arrays(windows: Sequence[Window]) -> "list[ctypes.Array[Any]]":
     """First bins, and where counts begin in memory."""
     n_windows = len(windows)
-    places = [counts.ctypes.data for _, counts in windows]
-    return (ctypes.c_uint32 * n_windows)(*[first for first, _ in windows]), (ctypes.c_void_p * n_windows)(*places)
+    return [
+        (ctypes.c_uint32 * n_windows)(*[window.first_bin for window in windows]),
+        (ctypes.c_void_p * n_windows)(*[window.counts.ctypes.data for window in windows]),
+        (ctypes.c_void_p * n_windows)(*[window.n_above.ctypes.data for window in windows]),
+    ]
 
 
 def _row_memory(length: int) -> _RowMemory:

@@ -19,9 +19,9 @@ class Scratch(threading.local):
     def vector(self, name: str, n_elements: int, dtype: torch.dtype) -> Tensor:
         """(n_elements,) of anything; it is the caller's until the same name is asked for again."""
         found = self._vectors.get((name, dtype))
-        if found is None or len(found) < n_elements:
+        if found is None or found.numel() < n_elements:
             found = self._vectors[name, dtype] = torch.empty(max(n_elements, PIECE_ELEMENTS), dtype=dtype)
-        return found if len(found) == n_elements else found[:n_elements]
+        return found if found.numel() == n_elements else found[:n_elements]
 
 
 SCRATCH = Scratch()

@@ -1,67 +1,73 @@
 """The k elements of a vector with the largest magnitudes, exactly, without holding the vector.
 
-Bit patterns of non-negative float32 numbers are ordered like the numbers. A first pass over the vector counts the
-patterns' upper bits, which tells the bin that holds the k-th largest magnitude; the lower bits of what is in that bin
-tell the magnitude itself. They are counted in the first pass, too, for a few bins around the one that the elements so
-far suggest; a second pass is left only for what came before the bin was among them. Of elements with just the k-th
-largest magnitude the first by position are kept, so that there are always k. Memory: at most 2.5 MiB for one k,
-whatever the vector's length.
+Bit patterns of non-negative float32 numbers are ordered like the numbers. The upper bits of a pattern are its bin. The
+elements so far suggest the bin that holds the k-th largest magnitude; in a window of a few bins around it every pattern
+is counted by itself, and so is how many lie above. A second pass does that for what came before there was a window. If
+the k-th largest is in it, that tells its magnitude. A guess that was wrong, as of a vector whose elements grow on the
+way, costs one more look at all of them, or at worst two. Of elements with just the k-th largest magnitude the first by
+position are kept, so that there are always k. Memory: at most 2.5 MiB for one k, whatever the vector's length.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.arithmetic import loops
 from tasks.arithmetic.elements import as_elements
 from tasks.arithmetic.linear import accumulation_dtype
 from tasks.arithmetic.magnitudes import LOWER_BITS, N_LOWER, N_UPPER
-from tasks.arithmetic.native_thinning import Counting, count_magnitudes
+from tasks.arithmetic.native_thinning import Counting, Window, count_magnitudes
 
-# Bins whose lower bits are counted in the first pass; thinning.c says so, too.
+# thinning.c says so, too.
 _WINDOW_BINS = 4
 
 
-@dataclass(slots=True)
 class _Cut:
     """Where the k largest end."""
 
-    n_kept: int
-    first_bin: int = 0
-    """Of the window, the bins whose lower bits are counted."""
-    window: NDArray[np.int64] = field(default_factory=lambda: np.zeros((_WINDOW_BINS, N_LOWER), np.int64))
-    """(bins, lower bits)."""
-    bin: int = 0
-    """Upper bits of the k-th largest magnitude."""
-    n_above: int = 0
-    """Elements in higher bins."""
-    threshold: int = 0
-    """Bit pattern of the k-th largest magnitude."""
-    n_ties_left: int = 0
-    """How many elements of that magnitude are still to be kept."""
+    def __init__(self, n_kept: int):
+        self.n_kept = n_kept
+        self.window = Window(0, np.zeros((0, N_LOWER), np.int64), np.zeros(1, np.int64))
+        self.limit: list[int] | None = None
+        """Bit pattern of the k-th largest magnitude, and how many elements of just that one are still to be kept."""
 
     def watch(self, first_bin: int) -> None:
         """Count in a window, from nothing."""
-        self.first_bin = first_bin
         # Anew, not set to 0: pages that nothing is counted in are then never touched.
-        self.window = np.zeros((_WINDOW_BINS, N_LOWER), np.int64)
+        self.window = Window(first_bin, np.zeros((_WINDOW_BINS, N_LOWER), np.int64), np.zeros(1, np.int64))
 
-    def holds(self, number_of_bin: int, margin: int = 0) -> bool:
+    def is_watched(self, number_of_bin: int, margin: int = 0) -> bool:
         """Whether a bin is in the window, with so many others at either side."""
-        return self.first_bin + margin <= number_of_bin < self.first_bin + _WINDOW_BINS - margin
+        first_bin = self.window.first_bin
+        return first_bin + margin <= number_of_bin < first_bin + len(self.window.counts) - margin
+
+    def find(self) -> bool:
+        """Find the limit once all elements were counted; False if it is outside of the window."""
+        rank, sizes = self.n_kept - int(self.window.n_above[0]), self.window.counts.sum(axis=1)
+        if not 0 < rank <= sizes.sum():
+            return False
+        # from_top[i]: elements in bin i of the window and above.
+        from_top = np.cumsum(sizes[::-1])[::-1]
+        number = int(np.flatnonzero(from_top >= rank)[-1])
+        counts = self.window.counts[number]
+        rank -= int(from_top[number] - sizes[number])
+        from_top = np.cumsum(counts[::-1])[::-1]
+        lower = int(np.flatnonzero(from_top >= rank)[-1])
+        n_ties = rank - int(from_top[lower] - counts[lower])
+        self.limit = [((self.window.first_bin + number) << LOWER_BITS) + lower, n_ties]
+        return True
 
 
 class LargestMagnitudes:
     """Finds the k largest magnitudes of one vector, for one or several k.
 
-    Show it the vector, a difference, in order with `observe`; then, up to `extent`, again; then once more with `keep`.
-    Vectors are finite; those in float64 are ranked by their values rounded to float32.
+    Show it the vector, a difference, in order with `observe`, in each pass up to its `extent`; then once more with
+    `keep`. Vectors are finite; those in float64 are ranked by their values rounded to float32.
     """
 
-    N_PASSES = 2
+    N_PASSES = 4
+    """At most: nothing mostly has to be seen in the last two."""
 
     def __init__(self, counts: Sequence[int], n_elements: int):
         """Begin with nothing seen.
@@ -72,21 +78,23 @@ class LargestMagnitudes:
         """
         self._cuts = [_Cut(n_kept) for n_kept in counts]
         self._n_elements = n_elements
+        # By bins: all elements until there is a window, then a sample.
         self._upper = np.zeros(N_UPPER, np.int64)
-        self._n_seen = [0, 0]
+        self._n_seen = [0] * self.N_PASSES
         # From which element on windows are counted in the first pass; 0: they are not yet.
         self._begins = 0
         self._next_guess = 1
-        self._bins_found = self._found = False
+        self._extents = [n_elements]
 
     def observe(self, number: int, block: Tensor, origin: Tensor) -> None:
-        """Count a part of the vector in pass 0 or 1; see `observe_all`."""
+        """Count a part of the vector in a pass; see `observe_all`."""
         observe_all([self], number, [block], origin)
 
-    def extent(self) -> int:
-        """After the first pass: how many elements, from the first on, the second must see."""
-        self._find_bins()
-        return self._begins
+    def extent(self, number: int) -> int:
+        """How many elements, from the first on, a pass must see; known once the pass before it is over."""
+        if number == len(self._extents):
+            self._extents.append([self._after_first, self._after_second, self._after_third][number - 1]())
+        return self._extents[number]
 
     def keep(self, vector: Tensor, cut: int = 0) -> None:
         """Put 0 where an element is not among the largest, in place.
@@ -95,33 +103,22 @@ class LargestMagnitudes:
             vector: (n,) the next part of the vector in float32 or float64, in order of position.
             cut: Which of the counts is meant, by index.
         """
-        self.limit(cut)
-        found = self._cuts[cut]
-        found.n_ties_left -= loops.selection.keep_largest(vector.numpy(), found.threshold, found.n_ties_left)
+        limit = self._limit(cut)
+        limit[1] -= loops.selection.keep_largest(vector.numpy(), limit[0], limit[1])
 
     def limit(self, cut: int = 0) -> tuple[int, int]:
         """Bit pattern of the smallest magnitude that is kept, and how many of just that magnitude still are."""
-        if not self._found:
-            self._find_thresholds()
-        return self._cuts[cut].threshold, self._cuts[cut].n_ties_left
+        pattern, n_ties = self._limit(cut)
+        return pattern, n_ties
 
     def wanted(self, number: int, block: Tensor) -> Counting:
         """What is to be counted of the next block."""
-        if number:
-            return Counting(block[: max(0, self.extent() - self._n_seen[1])], None, self._windows())
-        if self._n_seen[0] >= self._next_guess:
-            self._guess()
-        return Counting(block, self._upper, self._windows() if self._begins else ())
-
-    def count_slowly(self, number: int, block: Tensor, origin: Tensor) -> None:
-        """What `wanted` asks for, without the library in C: all of the vector is seen twice."""
-        elements, base = as_elements([block, origin], accumulation_dtype([block, origin]))
         if number == 0:
-            loops.selection.count_upper(elements, base, self._upper)
-            self._begins, self._next_guess = 0, self._n_elements
-            return
-        for cut in self._cuts:
-            loops.selection.count_lower(elements, base, cut.bin, cut.window[cut.bin - cut.first_bin])
+            if self._n_seen[0] >= self._next_guess:
+                self._guess()
+            return Counting(block, self._upper, bool(self._begins), self._windows() if self._begins else ())
+        left = block[: max(0, self.extent(number) - self._n_seen[number])]
+        return Counting(left, self._upper) if number == 2 else Counting(left, windows=self._windows())
 
     def note(self, number: int, n_elements: int) -> None:
         """So many elements have been counted."""
@@ -131,48 +128,65 @@ class LargestMagnitudes:
         """Count where the k-th largest seem to be. Soon after the first block as much is known as matters."""
         n_seen = self._n_seen[0]
         self._next_guess = 2 * n_seen
-        guesses = [self._bin_of(max(1, round(cut.n_kept * n_seen / self._n_elements)))[0] for cut in self._cuts]
+        guesses = self._likely_bins()
         # Not at a window's edge: what comes may move it.
-        if self._begins and all(cut.holds(guess, 1) for cut, guess in zip(self._cuts, guesses, strict=True)):
+        if self._begins and all(cut.is_watched(guess, 1) for cut, guess in zip(self._cuts, guesses, strict=True)):
             return
-        for cut, guess in zip(self._cuts, guesses, strict=True):
-            cut.watch(max(0, guess - 1))
+        self._watch([guess - 1 for guess in guesses])
         self._begins = n_seen
 
-    def _windows(self) -> list[tuple[int, NDArray[np.int64]]]:
-        return [(cut.first_bin, cut.window) for cut in self._cuts]
+    def _after_first(self) -> int:
+        """What the second pass must see: what came before the windows, or all if they are not where they should be."""
+        bins = self._likely_bins()
+        if not self._begins:
+            # All was counted by bins, so that these are certain.
+            self._watch(bins)
+        elif all(cut.is_watched(found) for cut, found in zip(self._cuts, bins, strict=True)):
+            return self._begins
+        else:
+            self._watch([found - 1 for found in bins])
+        return self._n_elements
 
-    def _bin_of(self, rank: int) -> tuple[int, int]:
-        """The bin of what has this rank among the magnitudes so far, and how many are in higher bins."""
+    def _after_second(self) -> int:
+        """What the third must count by bins: nothing if all was found."""
+        if all([cut.find() for cut in self._cuts]):
+            return 0
+        self._upper[:] = 0
+        return self._n_elements
+
+    def _after_third(self) -> int:
+        """What the fourth must see, now that the bins are certain: all, or nothing if all was found before."""
+        if not self._extents[2]:
+            return 0
+        self._watch(self._likely_bins())
+        return self._n_elements
+
+    def _watch(self, first_bins: Sequence[int]) -> None:
+        for cut, first_bin in zip(self._cuts, first_bins, strict=True):
+            cut.watch(max(0, first_bin))
+
+    def _windows(self) -> list[Window]:
+        return [cut.window for cut in self._cuts]
+
+    def _likely_bins(self) -> list[int]:
+        """The bin of each k-th largest magnitude, as far as the elements by bins tell."""
         # from_top[i]: elements in bin i and above.
         from_top = np.cumsum(self._upper[::-1])[::-1]
-        found = int(np.flatnonzero(from_top >= rank)[-1])
-        return found, int(from_top[found] - self._upper[found])
+        share = int(from_top[0]) / self._n_elements
+        ranks = [max(1, round(cut.n_kept * share)) for cut in self._cuts]
+        return [int(np.flatnonzero(from_top >= rank)[-1]) for rank in ranks]
 
-    def _find_bins(self) -> None:
-        """Once the first pass is over."""
-        if self._bins_found:
-            return
-        self._bins_found = True
-        for cut in self._cuts:
-            cut.bin, cut.n_above = self._bin_of(cut.n_kept)
-        if not self._begins or not all(cut.holds(cut.bin) for cut in self._cuts):
-            for cut in self._cuts:
-                cut.watch(cut.bin)
-            self._begins = self._n_seen[0]
-
-    def _find_thresholds(self) -> None:
-        for cut in self._cuts:
-            counts = cut.window[cut.bin - cut.first_bin]
-            from_top = np.cumsum(counts[::-1])[::-1] + cut.n_above
-            lower = int(np.flatnonzero(from_top >= cut.n_kept)[-1])
-            cut.threshold = (cut.bin << LOWER_BITS) + lower
-            cut.n_ties_left = cut.n_kept - int(from_top[lower] - counts[lower])
-        self._found = True
+    def _limit(self, cut: int) -> list[int]:
+        found = self._cuts[cut]
+        if found.limit is None:
+            found.find()
+        if found.limit is None:
+            raise ValueError("a vector must be observed up to the extent of every pass before elements are kept")
+        return found.limit
 
 
 def observe_all(selections: Sequence[LargestMagnitudes], number: int, blocks: Sequence[Tensor], origin: Tensor) -> None:
-    """Count a part of several vectors in pass 0 or 1; each has seen as many as the others.
+    """Count a part of several vectors in a pass; each has seen as many as the others.
 
     Args:
         selections: One per vector.
@@ -182,7 +196,16 @@ def observe_all(selections: Sequence[LargestMagnitudes], number: int, blocks: Se
     """
     wanted = [selection.wanted(number, block) for selection, block in zip(selections, blocks, strict=True)]
     if not count_magnitudes(wanted, origin):
-        for selection, block in zip(selections, blocks, strict=True):
-            selection.count_slowly(number, block, origin)
+        for counting in wanted:
+            _count_slowly(counting, origin[: len(counting.block)])
     for selection in selections:
         selection.note(number, len(origin))
+
+
+def _count_slowly(counting: Counting, origin: Tensor) -> None:
+    """The same without the library in C."""
+    elements, base = as_elements([counting.block, origin], accumulation_dtype([counting.block, origin]))
+    if counting.upper is not None:
+        loops.selection.count_upper(elements, base, counting.upper, counting.is_sample)
+    for window in counting.windows:
+        window.n_above[0] += loops.selection.count_in_window(elements, base, window.first_bin, window.counts)

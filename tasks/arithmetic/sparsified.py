@@ -44,8 +44,8 @@ class Sparsifier(ABC):
         """Take note of the next block of the task vectors, candidate - base, in pass `number`."""
         raise NotImplementedError("what is dropped depends on nothing that was to be seen before")
 
-    def extent(self) -> int:
-        """After the first of two passes: how many elements, from the first on, the second must see."""
+    def extent(self, number: int) -> int:
+        """How many elements, from the first on, a pass after the first must see."""
         raise NotImplementedError("there is one pass at most")
 
     @abstractmethod
@@ -78,9 +78,9 @@ class SparsifierBySize(Sparsifier):
         """Count magnitudes."""
         observe_all(list(self._largest.values()), number, [candidates[index] for index in self._largest], base)
 
-    def extent(self) -> int:
-        """What the second pass must see for the one that must see most."""
-        return max(largest.extent() for largest in self._largest.values())
+    def extent(self, number: int) -> int:
+        """What the pass must see for the one that must see most."""
+        return max(largest.extent(number) for largest in self._largest.values())
 
 
 class SparsifiedMerge:
@@ -110,8 +110,8 @@ class SparsifiedMerge:
         self._sparsifier.observe(number, _checked(base, candidates), candidates)
 
     def extent(self, number: int) -> int:
-        """All in the first pass; in the second what the sparsifier has not counted yet."""
-        return self._sparsifier.extent() if number else self._n_elements
+        """All in the first pass; then what the sparsifier has not counted yet."""
+        return self._sparsifier.extent(number) if number else self._n_elements
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         """A block of the result, in `out`.

@@ -203,7 +203,7 @@ class _Writer:
             all_blocks: (n,) of every source, as read.
             brought: The same where the formula computes.
         """
-        n_elements, buffers = len(all_blocks[0]), self._inputs.buffers
+        n_elements, buffers = all_blocks[0].numel(), self._inputs.buffers
         base, candidates = self._inputs.split([brought[index] for index in self._used])
         total, is_finite = None, None
         if self._in_one_pass:

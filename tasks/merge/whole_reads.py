@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tasks.arithmetic.library import addresses, code, is_known_dtype, load_library
+from tasks.arithmetic.library import code_of, is_known_dtype, load_library
 from tasks.merge.sources import FileBlocks, ReadBlock
 
 _READ, _NOT_FINITE = 0, 2
@@ -23,6 +23,8 @@ class WholeReads:
         self._readers = list(readers)
         self._buffers = buffers
         self._descriptors = (ctypes.c_int * len(readers))(*[reader.descriptor for reader in readers])
+        self._codes = (ctypes.c_int * len(readers))(*[code_of(reader.dtype) for reader in readers])
+        self._starts = (ctypes.c_int64 * len(readers))()
         self._blocks: list[Tensor] = []
 
     @classmethod
@@ -44,15 +46,22 @@ class WholeReads:
             (n_elements,) each, valid until the next is read, and whether all are finite, if that was asked for; None
             where a file could not be read, as the reader by itself will say.
         """
-        if not self._blocks or len(self._blocks[0]) != n_elements:
-            self._blocks = [
-                torch.frombuffer(buffer, dtype=reader.dtype, count=n_elements)
-                for reader, buffer in zip(self._readers, self._buffers, strict=False)
-            ]
-        n_blocks, many = len(self._readers), ctypes.c_int64 * len(self._readers)
+        if not self._blocks or self._blocks[0].numel() != n_elements:
+            self._take(n_elements)
+        for index, reader in enumerate(self._readers):
+            self._starts[index] = reader.start_of(first)
         answer = self._library.read_blocks(
-            n_blocks, self._descriptors, many(*[reader.start_of(first) for reader in self._readers]),
-            many(*[block.nbytes for block in self._blocks]), addresses(self._blocks),
-            (ctypes.c_int * n_blocks)(*map(code, self._blocks)) if looks_for_nan else None,
+            len(self._readers), self._descriptors, self._starts, self._sizes, self._addresses,
+            self._codes if looks_for_nan else None,
         )  # fmt: skip
         return (self._blocks, answer == _READ) if answer in (_READ, _NOT_FINITE) else None
+
+    def _take(self, n_elements: int) -> None:
+        """Use the beginning of every buffer for a block of so many elements."""
+        self._blocks = [
+            torch.frombuffer(buffer, dtype=reader.dtype, count=n_elements)
+            for reader, buffer in zip(self._readers, self._buffers, strict=False)
+        ]
+        sizes = [block.nbytes for block in self._blocks]
+        self._sizes = (ctypes.c_int64 * len(sizes))(*sizes)
+        self._addresses = (ctypes.c_void_p * len(sizes))(*[block.data_ptr() for block in self._blocks])

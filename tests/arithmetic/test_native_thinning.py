@@ -77,7 +77,7 @@ def test_one_pass_gives_the_bits_of_the_steps(
     }  # fmt: skip
     found = in_one_pass(make(method, shape, weights, **options), base, [first, second], block, dtypes[3])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_thinning, "library_for", lambda tensors: None)
+        patch.setattr(native_thinning, "operands", lambda tensors: None)
         expected = step_by_step(make(method, shape, weights, **options), base, [first, second], dtypes[3])
     bits = torch.int16 if dtypes[3] == torch.bfloat16 else torch.int32
     assert torch.equal(found.view(bits), expected.view(bits))

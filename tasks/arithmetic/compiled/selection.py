@@ -5,29 +5,42 @@ from numpy.typing import NDArray
 
 from tasks.arithmetic.compiled.kernel import compiled, magnitude_pattern, widen
 from tasks.arithmetic.elements import Elements, Real
-from tasks.arithmetic.magnitudes import LOWER_BITS, N_LOWER
+from tasks.arithmetic.magnitudes import LOWER_BITS, SAMPLED
 
-# So many patterns stay in the cache nearest to a core.
-_TILE = 2048
+# As in thinning.c. So many patterns stay in the cache nearest to a core.
+_TILE = 1024
 
 
 @compiled
-def count_upper(elements: Elements, origin: Elements, counts: NDArray[np.int64]) -> None:
-    """Count magnitudes of differences by the upper bits of their patterns."""
+def count_upper(elements: Elements, origin: Elements, counts: NDArray[np.int64], is_sample: bool) -> None:
+    """Count magnitudes of differences by the upper bits of their patterns; of one tile in eight, as eight each."""
     patterns = np.empty(_TILE, np.uint32)
-    for start in range(0, elements.size, _TILE):
+    for tile in range((elements.size + _TILE - 1) // _TILE):
+        if is_sample and tile % SAMPLED != tile // SAMPLED * 5 % SAMPLED:
+            continue
+        start = tile * _TILE
         for pattern in _fill_patterns(elements[start : start + _TILE], origin[start : start + _TILE], patterns):
-            counts[pattern >> np.uint32(LOWER_BITS)] += 1
+            counts[pattern >> np.uint32(LOWER_BITS)] += SAMPLED if is_sample else 1
 
 
 @compiled
-def count_lower(elements: Elements, origin: Elements, upper: int, counts: NDArray[np.int64]) -> None:
-    """Count those magnitudes of differences whose patterns' upper bits are `upper`, by the lower ones."""
-    wanted, patterns = np.uint32(upper), np.empty(_TILE, np.uint32)
+def count_in_window(elements: Elements, origin: Elements, first_bin: int, counts: NDArray[np.int64]) -> int:
+    """Count each pattern of the magnitudes of differences from a bin on, as many bins as `counts` has.
+
+    Returns:
+        How many patterns are above them.
+    """
+    lowest, width, n_above = np.uint32(first_bin << LOWER_BITS), np.uint32(counts.size), 0
+    flat, patterns = counts.reshape(-1), np.empty(_TILE, np.uint32)
     for start in range(0, elements.size, _TILE):
         for pattern in _fill_patterns(elements[start : start + _TILE], origin[start : start + _TILE], patterns):
-            if (pattern >> np.uint32(LOWER_BITS)) == wanted:
-                counts[pattern & np.uint32(N_LOWER - 1)] += 1
+            if pattern < lowest:
+                continue
+            if pattern - lowest < width:
+                flat[pattern - lowest] += 1
+            else:
+                n_above += 1
+    return n_above
 
 
 @compiled
