@@ -15,7 +15,8 @@ FOLDER = Path("tasks/arithmetic")
 # Vectorised for several generations of processors, of which the loader chooses. Contraction would fuse products and
 # sums where torch does not. Nobody asks for floating-point exceptions, and loops that choose by element
 # (`a ? b / c : 0`) are vectorised only where none may be raised: DELLA takes 0.4 of the time so, and no bit changes.
-FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+# Short loops that a border of 32 bytes cuts take up to twice as long on some processors.
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-falign-loops=32", "-shared", "-fPIC"]
 
 
 class KernelsHook(BuildHookInterface):

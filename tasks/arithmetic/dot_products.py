@@ -34,7 +34,7 @@ class DotProducts:
         self._pairs = [(left, right) for left in range(n_vectors) for right in range(left, n_vectors)]
         # Of each pair: the lanes of the block that is not yet full, and the sums of those that are.
         self._lanes = np.zeros((len(self._pairs), N_LANES))
-        self._blocks: list[list[float]] = [[] for _ in self._pairs]
+        self._blocks: list[NDArray[np.float64]] = []
 
     def add(self, vectors: Sequence[Tensor], origin: Tensor | None = None) -> None:
         """Take the next block of every vector.
@@ -50,14 +50,14 @@ class DotProducts:
             arrays = _as_arrays(vectors, origin)
             for (left, right), lanes, sums in zip(self._pairs, self._lanes, closed, strict=True):
                 n_closed = loops.dot_products.add_products(arrays[left], arrays[right], self._n_seen, lanes, sums)
-        for blocks, sums in zip(self._blocks, closed, strict=True):
-            blocks += sums[:n_closed].tolist()
+        if n_closed:
+            self._blocks.append(closed[:, :n_closed])
         self._n_seen += n_elements
 
     def dot(self, left: int, right: int) -> float:
         """Inner product of two of the vectors, by their index."""
         pair = self._pairs.index((min(left, right), max(left, right)))
-        return math.fsum([*self._blocks[pair], *self._lanes[pair].tolist()])
+        return math.fsum(np.concatenate([self._lanes[pair], *[sums[pair] for sums in self._blocks]]))
 
     def norm(self, index: int) -> float:
         """Euclidean length of one of the vectors."""

@@ -16,6 +16,11 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Several small numbers are looked at as one word in places. Elsewhere nothing is compiled, and torch computes. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "only for little-endian processors"
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)

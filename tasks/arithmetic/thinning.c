@@ -19,6 +19,9 @@
 /* Where the last bin begins, in mean magnitudes; of normally distributed numbers 0.1 % are larger. */
 #define LAST_BIN 4.0f
 
+/* One in each 16 bits: a number times it holds sums of the number's 16 bits. */
+#define FOUR_ONES 0x0001000100010001u
+
 enum how { ALL = 0, NONE = 1, BY_SIZE = 2, AT_RANDOM = 3, BY_RANK = 4 };
 
 /* What is kept of one task vector; `Thinning` in native_thinning.py. */
@@ -61,21 +64,25 @@ INLINE void load_change(const void *block, int dtype, ptrdiff_t first, int n, co
 
 /* Drop magnitudes below a pattern, and those equal to it but for the first `n_ties`, which is counted down. */
 INLINE void keep_largest(float *restrict vector, ptrdiff_t n, uint32_t least, int64_t *n_ties) {
+    if (*n_ties == 0) {
+        for (ptrdiff_t i = 0; i < n; i++) vector[i] = pattern_of(vector[i]) > least ? vector[i] : 0.0f;
+        return;
+    }
     int32_t n_equal = 0;
-    if (*n_ties > 0)
-        for (ptrdiff_t i = 0; i < n; i++) n_equal += pattern_of(vector[i]) == least;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t pattern = pattern_of(vector[i]);
+        n_equal += pattern == least;
+        vector[i] = pattern >= least ? vector[i] : 0.0f;
+    }
     if (n_equal <= *n_ties) {
-        /* All of the equal ones are kept, or none. */
-        uint32_t limit = *n_ties > 0 ? least : least + 1;
-        for (ptrdiff_t i = 0; i < n; i++) vector[i] = pattern_of(vector[i]) >= limit ? vector[i] : 0.0f;
         *n_ties -= n_equal;
         return;
     }
     for (ptrdiff_t i = 0; i < n; i++) {
-        uint32_t pattern = pattern_of(vector[i]);
-        if (pattern == least && *n_ties > 0)
+        if (pattern_of(vector[i]) != least) continue;
+        if (*n_ties > 0)
             *n_ties -= 1;
-        else if (pattern <= least)
+        else
             vector[i] = 0.0f;
     }
 }
@@ -135,15 +142,14 @@ INLINE void sort_into_bins(const float *restrict row, struct row_memory *memory)
     }
     memset(counts, 0, (size_t)n_bins * sizeof *counts);
     for (ptrdiff_t i = 0; i < n; i++) counts[bins[i]]++;
-    uint32_t before = 0;
-    /* Four at a time, of which each waits for the first only. */
+    /* Four sums at a time, each 16 bits of a word: none is above 65535. */
+    uint64_t before = 0;
     for (int32_t i = 0; i < n_bins; i += 4) {
-        uint32_t one = counts[i], two = one + counts[i + 1], three = two + counts[i + 2], four = three + counts[i + 3];
-        counts[i] = (uint16_t)before;
-        counts[i + 1] = (uint16_t)(before + one);
-        counts[i + 2] = (uint16_t)(before + two);
-        counts[i + 3] = (uint16_t)(before + three);
-        before += four;
+        uint64_t word;
+        memcpy(&word, counts + i, sizeof word);
+        uint64_t sums = word * FOUR_ONES, all_before = (sums << 16) + before;
+        memcpy(counts + i, &all_before, sizeof all_before);
+        before += (sums >> 48) * FOUR_ONES;
     }
     for (ptrdiff_t i = 0; i < n; i++) order[counts[bins[i]]++] = (uint16_t)i;
 }
@@ -225,34 +231,46 @@ INLINE void add_plainly(const float *vectors, ptrdiff_t stride, const float *coe
 
 /* The same of what has the elected sign, products and sums rounded one by one; see consensus.py. */
 INLINE void add_agreeing(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
-                         int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict agreeing,
-                         float *restrict total) {
+                         int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict total) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float sign = 0.0f, sum = 0.0f;
+        for (int k = 0; k < n_vectors; k++) sign += vectors[k * stride + i] * coefficients[k];
+        for (int k = 0; k < n_vectors; k++) {
+            float weighted = vectors[k * stride + i] * coefficients[k];
+            sum += ((weighted > 0) & (sign > 0)) | ((weighted < 0) & (sign < 0)) ? weighted : 0.0f;
+        }
+        elected[i] = sign;
+        total[i] = sum;
+    }
+    if (!normalize) return;
     float smallest = sizes[0];
     for (int k = 1; k < n_vectors; k++) smallest = sizes[k] < smallest ? sizes[k] : smallest;
-    for (ptrdiff_t i = 0; i < n; i++) elected[i] = agreeing[i] = total[i] = 0.0f;
-    for (int k = 0; k < n_vectors; k++) {
-        const float *restrict vector = vectors + k * stride;
-        const float coefficient = coefficients[k];
-        for (ptrdiff_t i = 0; i < n; i++) elected[i] += vector[i] * coefficient;
-    }
-    for (int k = 0; k < n_vectors; k++) {
-        const float *restrict vector = vectors + k * stride;
-        const float coefficient = coefficients[k], size = sizes[k];
-        for (ptrdiff_t i = 0; i < n; i++) {
-            float weighted = vector[i] * coefficient;
-            int agrees = ((weighted > 0) & (elected[i] > 0)) | ((weighted < 0) & (elected[i] < 0));
-            total[i] += agrees ? weighted : 0.0f;
-            agreeing[i] += agrees ? size : 0.0f;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float sign = elected[i], size = 0.0f;
+        for (int k = 0; k < n_vectors; k++) {
+            float weighted = vectors[k * stride + i] * coefficients[k];
+            size += sizes[k] * (float)(((weighted > 0) & (sign > 0)) | ((weighted < 0) & (sign < 0)));
         }
+        total[i] /= size > smallest ? size : smallest;
     }
-    if (normalize)
-        for (ptrdiff_t i = 0; i < n; i++) total[i] /= agreeing[i] > smallest ? agreeing[i] : smallest;
+}
+
+/* For few vectors the compiler knows how many, so that it can take several elements at once. */
+INLINE void add_agreeing_of_any(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
+                                int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict total) {
+    switch (n_vectors) {
+    case 1: add_agreeing(vectors, stride, coefficients, sizes, 1, normalize, n, elected, total); break;
+    case 2: add_agreeing(vectors, stride, coefficients, sizes, 2, normalize, n, elected, total); break;
+    case 3: add_agreeing(vectors, stride, coefficients, sizes, 3, normalize, n, elected, total); break;
+    case 4: add_agreeing(vectors, stride, coefficients, sizes, 4, normalize, n, elected, total); break;
+    default: add_agreeing(vectors, stride, coefficients, sizes, n_vectors, normalize, n, elected, total);
+    }
 }
 
 /*
  * out = blocks[0] + scale x combination of thinned out (blocks[2 + k] - blocks[1]).
  *
- * tile: elements at a time, whole rows where ranks are asked for, else at most TILE. memory: (n_skills + 5) x tile floats.
+ * tile: elements at a time, whole rows where ranks are asked for, else at most TILE. memory: (n_skills + 4) x tile floats.
  * Returns whether all of it is finite.
  */
 CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thinning *thinnings,
@@ -260,7 +278,7 @@ CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thin
                        float scale, uint32_t position, ptrdiff_t n_elements, ptrdiff_t tile, float *memory,
                        struct row_memory *row_memory, void *out, int out_dtype) {
     float *vectors = memory, *origin = vectors + n_skills * tile, *total = origin + tile;
-    float *elected = total + tile, *agreeing = elected + tile, *result = agreeing + tile;
+    float *elected = total + tile, *result = elected + tile;
     uint32_t largest = 0;
     for (ptrdiff_t first = 0; first < n_elements; first += tile) {
         int n = (int)(n_elements - first < tile ? n_elements - first : tile);
@@ -271,7 +289,7 @@ CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thin
             thin_out(vector, n, position + (uint32_t)first, thinnings + k, row_memory);
         }
         if (elect && n_skills)
-            add_agreeing(vectors, tile, coefficients, sizes, n_skills, normalize, n, elected, agreeing, total);
+            add_agreeing_of_any(vectors, tile, coefficients, sizes, n_skills, normalize, n, elected, total);
         else
             add_plainly(vectors, tile, coefficients, n_skills, n, total);
         load(blocks[0], dtypes[0], first, n, result);
