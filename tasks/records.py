@@ -6,11 +6,13 @@ All records are frozen and turn into JSON and back without loss (`to_json`, `fro
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from tasks.aggregates import Aggregate, aggregate, standard_error
 from tasks.references import local_path
@@ -191,9 +193,15 @@ class Release:
 
 def to_json(record: object) -> dict[str, Any]:
     """A record as plain JSON values; NaN and infinity stay floats for the writer to refuse."""
-    return TypeAdapter(type(record)).dump_python(record, mode="json")
+    # By the values: an adapter would first build the schema of the record, which takes longer than all else here.
+    return to_jsonable_python(record)
 
 
 def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
     """The record that `to_json` wrote; pydantic's ValidationError if it is not one."""
-    return TypeAdapter(kind).validate_python(dict(data))
+    return _adapter(kind).validate_python(dict(data))
+
+
+@cache
+def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+    return TypeAdapter(kind)

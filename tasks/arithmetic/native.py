@@ -28,9 +28,7 @@ def sum_rounded(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Te
         return None
     library, addresses, codes = found
     return bool(
-        library.weighted_sum(
-            addresses, codes, floats(coefficients), len(blocks), out.numel(), addresses[-1], codes[-1]
-        )
+        library.weighted_sum(addresses, codes, floats(coefficients), len(blocks), out.numel(), addresses[-1], codes[-1])
     )
 
 
