@@ -229,15 +229,47 @@ INLINE void add_plainly(const float *vectors, ptrdiff_t stride, const float *coe
     }
 }
 
-/* The same of what has the elected sign, products and sums rounded one by one; see consensus.py. */
+INLINE int have_one_sign(float one, float other) { return ((one > 0) & (other > 0)) | ((one < 0) & (other < 0)); }
+
+/* The same of what has the elected sign, products and sums rounded one by one; see consensus.py. memory: 2 x stride. */
 INLINE void add_agreeing(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
-                         int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict total) {
+                         int n_vectors, int normalize, ptrdiff_t n, float *memory, float *restrict total) {
+    float *restrict elected = memory, *restrict agreeing = memory + stride;
+    float smallest = sizes[0];
+    for (int k = 1; k < n_vectors; k++) smallest = sizes[k] < smallest ? sizes[k] : smallest;
+    for (ptrdiff_t i = 0; i < n; i++) elected[i] = agreeing[i] = total[i] = 0.0f;
+    for (int k = 0; k < n_vectors; k++) {
+        const float *restrict vector = vectors + k * stride;
+        const float coefficient = coefficients[k];
+        for (ptrdiff_t i = 0; i < n; i++) elected[i] += vector[i] * coefficient;
+    }
+    for (int k = 0; k < n_vectors; k++) {
+        const float *restrict vector = vectors + k * stride;
+        const float coefficient = coefficients[k], size = sizes[k];
+        for (ptrdiff_t i = 0; i < n; i++) {
+            float weighted = vector[i] * coefficient;
+            int agrees = have_one_sign(weighted, elected[i]);
+            total[i] += agrees ? weighted : 0.0f;
+            agreeing[i] += agrees ? size : 0.0f;
+        }
+    }
+    if (normalize)
+        for (ptrdiff_t i = 0; i < n; i++) total[i] /= agreeing[i] > smallest ? agreeing[i] : smallest;
+}
+
+/*
+ * The same where the compiler knows how many vectors there are: several elements at a time stay in registers. Two loops,
+ * as gcc computes neither sum for several elements at once where one loop has both.
+ */
+INLINE void add_few_agreeing(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
+                             int n_vectors, int normalize, ptrdiff_t n, float *memory, float *restrict total) {
+    float *restrict elected = memory;
     for (ptrdiff_t i = 0; i < n; i++) {
         float sign = 0.0f, sum = 0.0f;
         for (int k = 0; k < n_vectors; k++) sign += vectors[k * stride + i] * coefficients[k];
         for (int k = 0; k < n_vectors; k++) {
             float weighted = vectors[k * stride + i] * coefficients[k];
-            sum += ((weighted > 0) & (sign > 0)) | ((weighted < 0) & (sign < 0)) ? weighted : 0.0f;
+            sum += have_one_sign(weighted, sign) ? weighted : 0.0f;
         }
         elected[i] = sign;
         total[i] = sum;
@@ -246,31 +278,28 @@ INLINE void add_agreeing(const float *vectors, ptrdiff_t stride, const float *co
     float smallest = sizes[0];
     for (int k = 1; k < n_vectors; k++) smallest = sizes[k] < smallest ? sizes[k] : smallest;
     for (ptrdiff_t i = 0; i < n; i++) {
-        float sign = elected[i], size = 0.0f;
-        for (int k = 0; k < n_vectors; k++) {
-            float weighted = vectors[k * stride + i] * coefficients[k];
-            size += sizes[k] * (float)(((weighted > 0) & (sign > 0)) | ((weighted < 0) & (sign < 0)));
-        }
+        float size = 0.0f;
+        for (int k = 0; k < n_vectors; k++)
+            size += sizes[k] * (float)have_one_sign(vectors[k * stride + i] * coefficients[k], elected[i]);
         total[i] /= size > smallest ? size : smallest;
     }
 }
 
-/* For few vectors the compiler knows how many, so that it can take several elements at once. */
 INLINE void add_agreeing_of_any(const float *vectors, ptrdiff_t stride, const float *coefficients, const float *sizes,
-                                int n_vectors, int normalize, ptrdiff_t n, float *restrict elected, float *restrict total) {
+                                int n_vectors, int normalize, ptrdiff_t n, float *memory, float *restrict total) {
     switch (n_vectors) {
-    case 1: add_agreeing(vectors, stride, coefficients, sizes, 1, normalize, n, elected, total); break;
-    case 2: add_agreeing(vectors, stride, coefficients, sizes, 2, normalize, n, elected, total); break;
-    case 3: add_agreeing(vectors, stride, coefficients, sizes, 3, normalize, n, elected, total); break;
-    case 4: add_agreeing(vectors, stride, coefficients, sizes, 4, normalize, n, elected, total); break;
-    default: add_agreeing(vectors, stride, coefficients, sizes, n_vectors, normalize, n, elected, total);
+    case 1: add_few_agreeing(vectors, stride, coefficients, sizes, 1, normalize, n, memory, total); break;
+    case 2: add_few_agreeing(vectors, stride, coefficients, sizes, 2, normalize, n, memory, total); break;
+    case 3: add_few_agreeing(vectors, stride, coefficients, sizes, 3, normalize, n, memory, total); break;
+    case 4: add_few_agreeing(vectors, stride, coefficients, sizes, 4, normalize, n, memory, total); break;
+    default: add_agreeing(vectors, stride, coefficients, sizes, n_vectors, normalize, n, memory, total);
     }
 }
 
 /*
  * out = blocks[0] + scale x combination of thinned out (blocks[2 + k] - blocks[1]).
  *
- * tile: elements at a time, whole rows where ranks are asked for, else at most TILE. memory: (n_skills + 4) x tile floats.
+ * tile: elements at a time, whole rows where ranks are asked for, else at most TILE. memory: (n_skills + 5) x tile floats.
  * Returns whether all of it is finite.
  */
 CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thinning *thinnings,
@@ -278,7 +307,7 @@ CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thin
                        float scale, uint32_t position, ptrdiff_t n_elements, ptrdiff_t tile, float *memory,
                        struct row_memory *row_memory, void *out, int out_dtype) {
     float *vectors = memory, *origin = vectors + n_skills * tile, *total = origin + tile;
-    float *elected = total + tile, *result = elected + tile;
+    float *result = total + tile, *more = result + tile;
     uint32_t largest = 0;
     for (ptrdiff_t first = 0; first < n_elements; first += tile) {
         int n = (int)(n_elements - first < tile ? n_elements - first : tile);
@@ -289,7 +318,7 @@ CLONES int thinned_sum(const void *const *blocks, const int *dtypes, struct thin
             thin_out(vector, n, position + (uint32_t)first, thinnings + k, row_memory);
         }
         if (elect && n_skills)
-            add_agreeing_of_any(vectors, tile, coefficients, sizes, n_skills, normalize, n, elected, total);
+            add_agreeing_of_any(vectors, tile, coefficients, sizes, n_skills, normalize, n, more, total);
         else
             add_plainly(vectors, tile, coefficients, n_skills, n, total);
         load(blocks[0], dtypes[0], first, n, result);

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.arithmetic.method import Formula
+from tasks.arithmetic.method import Formula, ShortPasses
 from tasks.arithmetic.reductions import REDUCTION_BLOCK
 from tasks.merge.sources import TensorSource, row_length
 from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
@@ -68,7 +68,7 @@ class Part:
     formulas: tuple[Formula, ...] = ()
     """One per output. None for integers; none yet for a tensor with passes, whose formula may hold much."""
     n_passes: int = 0
-    """How often it is read before it is read to be written."""
+    """How often all of it is read before it is read to be written."""
 
     @property
     def n_elements(self) -> int:
@@ -101,7 +101,7 @@ def plan_parts(job: Job, tensors: Iterable[TensorView]) -> list[Part]:
             continue
         floating = tensor.dtype in FLOAT_DTYPES
         formulas = tuple(output.formula_of(tensor) for output in job.outputs if floating)
-        n_passes = max((formula.n_passes for formula in formulas), default=0)
+        n_passes = max(map(_whole_passes, formulas), default=0)
         block_elements = _block_elements(job, tensor, formulas)
         if n_passes:
             _check_passes(job, tensor, formulas[0])
@@ -113,7 +113,7 @@ def plan_parts(job: Job, tensors: Iterable[TensorView]) -> list[Part]:
 
 
 def count_bytes_read(job: Job, parts: Iterable[Part]) -> int:
-    """Tensor bytes that are read to be merged, also of adapters, once for every pass; integers only as copied."""
+    """Tensor bytes that are read to be merged, also of adapters, once for every pass over all; integers only as copied."""
     total = 0
     for part in parts:
         read = job.sources if part.tensor.dtype in FLOAT_DTYPES else [job.base]
@@ -128,6 +128,11 @@ def _by_file(parts: Sequence[Part]) -> list[Part]:
         longest[part.tensor.file] = max(longest.get(part.tensor.file, 0), _indivisible_work(part))
     rank = {file: place for place, file in enumerate(sorted(longest, key=lambda file: -longest[file]))}
     return sorted(parts, key=lambda part: (rank[part.tensor.file], -_indivisible_work(part)))
+
+
+def _whole_passes(formula: Formula) -> int:
+    """Passes that see all of a tensor: of a formula with short ones the first, and mostly no other."""
+    return min(formula.n_passes, 1) if isinstance(formula, ShortPasses) else formula.n_passes
 
 
 def _indivisible_work(part: Part) -> int:

@@ -83,6 +83,20 @@ def test_one_pass_gives_the_bits_of_the_steps(
     assert torch.equal(found.view(bits), expected.view(bits))
 
 
+@pytest.mark.parametrize("method", ["ties", "dare_ties"])
+@pytest.mark.parametrize("n_candidates", [1, 3, 4, 5, 7])
+def test_any_number_of_candidates_gives_the_bits_of_the_steps(
+    method: str, n_candidates: int, monkeypatch: pytest.MonkeyPatch
+):
+    shape, weights = (40, 64), [0.3 - 0.11 * index for index in range(n_candidates)]
+    base, *candidates = (draw(index, shape, torch.bfloat16, 50.0) for index in range(n_candidates + 1))
+    options: dict[str, Any] = {"of_candidates": [{"density": 0.6}] * n_candidates, "parameters": {"normalize": True}}
+    found = in_one_pass(make(method, shape, weights, **options), base, candidates, 300, torch.bfloat16)
+    monkeypatch.setattr(native_thinning, "operands", lambda tensors: None)
+    expected = step_by_step(make(method, shape, weights, **options), base, candidates, torch.bfloat16)
+    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
+
+
 @pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling", "tiny", "huge"])
 @pytest.mark.parametrize("length", [1, 2, 1000, 5632, 65_535])
 def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, length: int):

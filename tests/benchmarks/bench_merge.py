@@ -10,12 +10,14 @@ needs: two candidates, and the base for methods on task vectors. Rows:
 * sha256: the same, and what was written is read again and hashed on the way, in order, by one thread at a time
 * merge: the whole of `merge_checkpoints`, with sha256 of the output and fsync
 * process: a Python process that does that, from its start to its end, and the most memory it held
+* cocktail merge: the command, with its sampled health and its tables; importing torch alone is told below
 
 `--device cuda:0` adds rows of the methods that a GPU can compute. `--oracles FOLDER` adds mergekit and LM_Cocktail in
 their own environments (`reference/README.md`), whole processes; LM_Cocktail writes twice the bytes, in float32.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
@@ -95,6 +97,25 @@ def describe_hashing(checkpoint: Checkpoint, repeats: int) -> str:
     )
 
 
+def describe_import(repeats: int) -> str:
+    """What a process takes to start, which no command that merges can do without."""
+    seconds: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        seconds.append(time.perf_counter() - started)
+    return f"A process that imports torch and ends: {statistics.median(seconds):.2f} s."
+
+
+def run_cocktail(recipe: Path, output: Path) -> None:
+    """The command in this process, as at a terminal."""
+    from flows.cli import cocktail
+
+    command = ["merge", str(recipe), "--output", str(output), "--cache", str(recipe.with_name("cache"))]
+    with contextlib.redirect_stdout(sys.stderr):
+        cocktail(command, standalone_mode=False)
+
+
 def main() -> None:
     """Measure in turns, print the table and write it down."""
     parser = argparse.ArgumentParser(description="Merges against cat and cp.")
@@ -106,7 +127,12 @@ def main() -> None:
     parser.add_argument("--device", help="cuda:0 or another GPU, measured in rows of its own")
     parser.add_argument("--oracles", type=Path, help="folder of environments, see reference/README.md")
     parser.add_argument("--process", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--command", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.command:
+        run_cocktail(*arguments.command)
+        json.dump({"peak_kib": own_peak()}, sys.stdout)
+        return
     if arguments.process:
         name, *folders, output = arguments.process
         (case,) = (each for each in CASES if each.name == name)
@@ -122,10 +148,10 @@ def main() -> None:
         n_models = max(case.floor[0] for case in cases)
         checkpoints = [write_checkpoint(folder / f"model-{i}", near(megabytes), i) for i in range(n_models)]
         table = measure_in_turns(cases, checkpoints, folder, repeats, arguments.oracles)
-        hashing = describe_hashing(checkpoints[0], repeats)
+        alone = [describe_hashing(checkpoints[0], repeats), describe_import(repeats)]
     size = checkpoints[0].size / 1e6
     title = f"Models of {size:.0f} MB in bfloat16, medians of {repeats}. {describe_machine()}."
-    text = "\n".join([title, "", *table, "", hashing, ""])
+    text = "\n".join([title, "", *table, "", *alone, ""])
     sys.stdout.write(text)
     if not (arguments.quick or arguments.only):
         # Without the folders, which are of this machine only.

@@ -11,7 +11,6 @@ from their files for every mixture. GB/s is what combining alone reads and write
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import sys
@@ -36,6 +35,7 @@ from tasks.mixtures.mixing import Mixing
 from tasks.mixtures.space import MixtureSpace, open_mixtures
 from tasks.records import Checkpoint, ExampleSet, FileDigest
 from tasks.settings import ScoreSettings
+from tests.benchmarks.processes import describe_machine
 
 RESULTS = Path(__file__).with_name("MIXTURES.md")
 GOAL = "<= 1.3x"
@@ -168,14 +168,6 @@ def copy_speed() -> float:
     return 2 * source.nbytes / statistics.median(seconds) / 1e9
 
 
-def describe_machine() -> str:
-    """Processor, threads and versions."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    processor = models[0].partition(":")[2].strip() if models else platform.machine()
-    threads = torch.get_num_threads()
-    return f"{processor}, {threads} threads, Python {platform.python_version()}, torch {torch.__version__}"
-
-
 def main() -> None:
     """Measure in turns, print the table and write it down."""
     parser = argparse.ArgumentParser(description="Mixtures in memory against forward passes.")
@@ -201,7 +193,8 @@ def main() -> None:
         size = next(iter(models.values()))[0].size / 1e6
     title = (
         f"Files of up to {size:.0f} MB, {examples.n} examples of {INPUT_TOKENS + OUTPUT_TOKENS} tokens, {n_mixtures} "
-        f"mixtures and as many forward passes in turns: medians, and the ratio of all together. {describe_machine()}."
+        f"mixtures and as many forward passes in turns: medians, and the ratio of all together. "
+        f"{describe_machine()}, {torch.get_num_threads()} threads."
     )
     text = "\n".join([title, "", *lines, "", f"Copying memory: {copy_speed():.1f} GB/s.", ""])
     sys.stdout.write(text)

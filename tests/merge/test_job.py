@@ -23,6 +23,13 @@ class Rule(Elementwise):
         raise NotImplementedError
 
 
+class ShortRule(Rule):
+    """Sees all in its first pass only."""
+
+    def extent(self, number: int) -> int:
+        raise NotImplementedError
+
+
 def view(name: str, *shape: int, dtype: str = "F32") -> TensorView:
     return TensorView(name, dtype, shape, Path("x"), 0)
 
@@ -76,6 +83,12 @@ def test_bytes_read_count_every_source_and_every_pass():
     twice = job(Rule(n_passes=1), *tensors, base=True)
     # 10 elements of 4 bytes, base and two candidates, two readings; 3 integers of 8 bytes, once.
     assert count_bytes_read(twice, plan_parts(twice, tensors)) == 10 * 4 * 3 * 2 + 3 * 8
+
+
+def test_bytes_read_count_one_pass_of_those_that_need_not_see_all():
+    tensors = [view("w", 10)]
+    short = job(ShortRule(n_passes=4), *tensors, base=True)
+    assert count_bytes_read(short, plan_parts(short, tensors)) == 10 * 4 * 3 * 2
 
 
 def test_several_outputs_of_a_formula_with_passes_are_refused():
