@@ -113,7 +113,7 @@ def plan_parts(job: Job, tensors: Iterable[TensorView]) -> list[Part]:
 
 
 def count_bytes_read(job: Job, parts: Iterable[Part]) -> int:
-    """Tensor bytes that are read to be merged, also of adapters, once for every pass over all; integers only as copied."""
+    """Tensor bytes that are read to be merged, also of adapters, once for each whole pass; integers only as copied."""
     total = 0
     for part in parts:
         read = job.sources if part.tensor.dtype in FLOAT_DTYPES else [job.base]
