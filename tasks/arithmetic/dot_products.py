@@ -57,7 +57,10 @@ class DotProducts:
     def dot(self, left: int, right: int) -> float:
         """Inner product of two of the vectors, by their index."""
         pair = self._pairs.index((min(left, right), max(left, right)))
-        return math.fsum(np.concatenate([self._lanes[pair], *[sums[pair] for sums in self._blocks]]))
+        terms: list[float] = self._lanes[pair].tolist()
+        for sums in self._blocks:
+            terms += sums[pair].tolist()
+        return math.fsum(terms)
 
     def norm(self, index: int) -> float:
         """Euclidean length of one of the vectors."""
