@@ -29,6 +29,9 @@
 #define CLONES
 #endif
 
+/* Elements that stay in the cache nearest to a core while several steps are done with them. */
+#define TILE 1024
+
 enum dtype { BFLOAT16 = 0, FLOAT32 = 1 };
 
 INLINE float from_bits(uint32_t bits) {
@@ -42,6 +45,9 @@ INLINE uint32_t to_bits(float number) {
     memcpy(&bits, &number, sizeof bits);
     return bits;
 }
+
+/* Those of a magnitude: they are ordered like the magnitudes. */
+INLINE uint32_t pattern_of(float number) { return to_bits(number) & 0x7fffffffu; }
 
 /* Element i of a block; the dtype is best known to the compiler. */
 INLINE float element(const void *block, int dtype, ptrdiff_t i) {

@@ -5,4 +5,4 @@ LOWER_BITS = 16
 N_UPPER = 1 << (31 - LOWER_BITS)
 N_LOWER = 1 << LOWER_BITS
 SAMPLED = 8
-"""Of so many tiles of 1024 elements one is counted where a rough picture of a vector is enough; as in thinning.c."""
+"""Of so many tiles of 1024 elements one is counted where a rough picture of a vector is enough; as in counting.c."""

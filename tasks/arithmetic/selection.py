@@ -17,9 +17,9 @@ from tasks.arithmetic import loops
 from tasks.arithmetic.elements import as_elements
 from tasks.arithmetic.linear import accumulation_dtype
 from tasks.arithmetic.magnitudes import LOWER_BITS, N_LOWER, N_UPPER
-from tasks.arithmetic.native_thinning import Counting, Window, count_magnitudes
+from tasks.arithmetic.native_counting import Counting, Window, count_magnitudes
 
-# thinning.c says so, too.
+# counting.c says so, too.
 _WINDOW_BINS = 4
 
 

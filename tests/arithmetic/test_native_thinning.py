@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.arithmetic import native_thinning
+from tasks.arithmetic import native_counting, native_thinning
 from tasks.arithmetic.library import load_library
 from tasks.arithmetic.method import Formula, OnePass
 from tasks.arithmetic.row_ranks import by_rank
@@ -28,6 +28,11 @@ LEVELS = (2.0, 50.0, 1e9)
 def draw(seed: int, shape: tuple[int, ...], dtype: torch.dtype, levels: float) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator).mul(levels).round() / levels).to(dtype)
+
+
+def without_c(patch: pytest.MonkeyPatch) -> None:
+    for module in (native_counting, native_thinning):
+        patch.setattr(module, "operands", lambda tensors: None)
 
 
 def in_one_pass(formula: Formula, base: Tensor, candidates: list[Tensor], block: int, dtype: torch.dtype) -> Tensor:
@@ -77,7 +82,7 @@ def test_one_pass_gives_the_bits_of_the_steps(
     }  # fmt: skip
     found = in_one_pass(make(method, shape, weights, **options), base, [first, second], block, dtypes[3])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_thinning, "operands", lambda tensors: None)
+        without_c(patch)
         expected = step_by_step(make(method, shape, weights, **options), base, [first, second], dtypes[3])
     bits = torch.int16 if dtypes[3] == torch.bfloat16 else torch.int32
     assert torch.equal(found.view(bits), expected.view(bits))
@@ -92,7 +97,7 @@ def test_any_number_of_candidates_gives_the_bits_of_the_steps(
     base, *candidates = (draw(index, shape, torch.bfloat16, 50.0) for index in range(n_candidates + 1))
     options: dict[str, Any] = {"of_candidates": [{"density": 0.6}] * n_candidates, "parameters": {"normalize": True}}
     found = in_one_pass(make(method, shape, weights, **options), base, candidates, 300, torch.bfloat16)
-    monkeypatch.setattr(native_thinning, "operands", lambda tensors: None)
+    without_c(monkeypatch)
     expected = step_by_step(make(method, shape, weights, **options), base, candidates, torch.bfloat16)
     assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
 
@@ -165,4 +170,3 @@ def test_other_dtypes_are_left_to_numba():
     half, one = torch.zeros(4, dtype=torch.float16), torch.zeros(4)
     kept = [native_thinning.Thinning()]
     assert native_thinning.thinned_sum_rounded(one, one, [half], kept, [1.0], None, False, 1.0, 0, None, one) is None
-    assert not native_thinning.count_magnitudes([native_thinning.Counting(half)], one)

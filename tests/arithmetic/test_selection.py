@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.arithmetic import native_thinning
+from tasks.arithmetic import native_counting
 from tasks.arithmetic.library import load_library
 from tasks.arithmetic.selection import LargestMagnitudes
 
@@ -15,7 +15,7 @@ from tasks.arithmetic.selection import LargestMagnitudes
 def counting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to count."""
     if request.param == "by numba":
-        monkeypatch.setattr(native_thinning, "operands", lambda tensors: None)
+        monkeypatch.setattr(native_counting, "operands", lambda tensors: None)
     elif load_library() is None and shutil.which("cc") is None:
         pytest.skip("there is no C compiler, so numba counts")
 
@@ -169,3 +169,9 @@ def test_second_looks_in_other_blocks_than_the_first_count_nothing_twice():
     kept = vector.clone()
     largest.keep(kept)
     assert torch.equal(kept, select_by_sorting(vector, 20_000))
+
+
+def test_blocks_that_c_does_not_know_are_not_counted_there():
+    half, one = torch.zeros(4, dtype=torch.float16), torch.zeros(4)
+    assert not native_counting.count_magnitudes([native_counting.Counting(half)], one)
+    assert not native_counting.count_magnitudes([native_counting.Counting(one)], one[:3])

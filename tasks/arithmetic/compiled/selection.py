@@ -7,7 +7,7 @@ from tasks.arithmetic.compiled.kernel import compiled, magnitude_pattern, widen
 from tasks.arithmetic.elements import Elements, Real
 from tasks.arithmetic.magnitudes import LOWER_BITS, SAMPLED
 
-# As in thinning.c. So many patterns stay in the cache nearest to a core.
+# As in counting.c. So many patterns stay in the cache nearest to a core.
 _TILE = 1024
 
 
