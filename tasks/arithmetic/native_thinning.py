@@ -40,10 +40,9 @@ class _RowMemory(ctypes.Structure):
         ("length", ctypes.c_ssize_t),
         ("n_bins", ctypes.c_int32),
         ("keys", ctypes.c_void_p),
-        ("chances", ctypes.c_void_p),
         ("counts", ctypes.c_void_p),
-        ("bins", ctypes.c_void_p),
         ("order", ctypes.c_void_p),
+        ("bins", ctypes.c_void_p),
     ]
 
 
@@ -78,13 +77,13 @@ def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinni
 
     Args:
         key: Of the numbers.
-        chances: (length,) in int32, of the smallest magnitude first.
+        chances: (2 length + 1,) in int32, the values of `by_rank`.
         rescale: Divide what is kept by its chance.
 
     Returns:
         None where rows are too long.
     """
-    if len(chances) > _LONGEST_ROW:
+    if len(chances) // 2 > _LONGEST_ROW:
         return None
     made = Thinning(how=4, key=key, chances=chances.data_ptr(), rescale=rescale)
     made.held = chances
@@ -145,9 +144,10 @@ def thinned_sum_rounded(
 
 
 def _row_memory(length: int) -> _RowMemory:
-    """Memory of this thread for ranking a row, see `thinning.c`."""
-    n_bins = min(4 * (3 * length // 8 + 1), 2**16)
-    keys = SCRATCH.vector("ranks", 5 * length + n_bins, torch.int32).data_ptr()
-    chances, counts = keys + 8 * length, keys + 12 * length
-    bins = counts + 2 * n_bins
-    return _RowMemory(length, n_bins, keys, chances, counts, bins, bins + 2 * length)
+    """Memory of this thread for a row, see `ranks.h`."""
+    n_bins = min(2 * length, 2**16)
+    n_counts = max(n_bins, 2**10)
+    keys = SCRATCH.vector("ranks", 4 * length + n_counts, torch.int32).data_ptr()
+    counts = keys + 8 * length
+    order = counts + 4 * n_counts
+    return _RowMemory(length, n_bins, keys, counts, order, order + 4 * length)

@@ -17,12 +17,13 @@ _FRACTION_BITS = 23
 
 
 def by_rank(vector: Tensor, length: int, values: NDArray[np.int32], out: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each element the value of its rank among the magnitudes of its row; equal ones rank by position.
+    """Give each element the value of its rank among the magnitudes of its row; equal ones have the mean of their ranks.
 
     Args:
         vector: (n,) in float32, or in float64 to be ranked by its value rounded to float32; finite, whole rows.
         length: Of a row.
-        values: (length,) that of the smallest magnitude first.
+        values: (2 length + 1,) that of rank r, which is counted from 0 and may end in 1/2, at 2 r + 1. The first and
+            the last belong to no rank.
         out: (n,) for the result.
 
     Returns:

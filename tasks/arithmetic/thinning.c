@@ -5,17 +5,8 @@
  * step does is said where numba does it: compiled/.
  */
 
-#include <stdlib.h>
-
 #include "kernels.h"
-
-/* Positions are moved so often, on average, at most: too many are in a bin where magnitudes hardly differ. */
-#define MOVES_PER_ELEMENT 8
-/* Where the last bin begins, in mean magnitudes; of normally distributed numbers 0.1 % are larger. */
-#define LAST_BIN 4.0f
-
-/* One in each 16 bits: a number times it holds sums of the number's 16 bits. */
-#define FOUR_ONES 0x0001000100010001u
+#include "ranks.h"
 
 enum how { ALL = 0, NONE = 1, BY_SIZE = 2, AT_RANDOM = 3, BY_RANK = 4 };
 
@@ -28,18 +19,7 @@ struct thinning {
     int64_t least_ties, largest_ties; /* so many more of just that magnitude count as larger; counted down */
     uint32_t key[2];
     uint32_t chance;                /* AT_RANDOM: of 2**31 */
-    const int32_t *chances;         /* BY_RANK: of the ranks of a row, of 2**31 */
-};
-
-/* Memory for the ranks of one row of `length`, at most 65535. */
-struct row_memory {
-    ptrdiff_t length;
-    int32_t n_bins;   /* a multiple of 4, at most 65536 */
-    uint64_t *keys;   /* length */
-    int32_t *chances; /* length */
-    uint16_t *counts; /* n_bins */
-    uint16_t *bins;   /* length */
-    uint16_t *order;  /* length */
+    const int32_t *chances;         /* BY_RANK: the values of ranks.h, of 2**31 */
 };
 
 INLINE void subtract(float *restrict numbers, const float *restrict origin, ptrdiff_t n) {
@@ -105,96 +85,21 @@ INLINE void keep_at_random(float *restrict vector, ptrdiff_t n, uint32_t positio
         vector[i] = (random_number(position + (uint32_t)i, key) >> 1) < chance ? vector[i] : 0.0f;
 }
 
-static int compare_keys(const void *left, const void *right) {
-    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-    return (a > b) - (a < b);
-}
-
-/* Mean of the magnitudes, roughly. */
-INLINE float mean_magnitude(const float *restrict row, ptrdiff_t n) {
-    float parts[16] = {0.0f}, total = 0.0f;
-    ptrdiff_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) parts[j] += fabsf(row[i + j]);
-    for (; i < n; i++) total += fabsf(row[i]);
-    for (int j = 0; j < 16; j++) total += parts[j];
-    return total / (float)n;
-}
-
-/* Put positions in the order of their elements' bins, and in their own in each bin: a counting sort. */
-INLINE void sort_into_bins(const float *restrict row, struct row_memory *memory) {
-    ptrdiff_t n = memory->length;
-    int32_t n_bins = memory->n_bins;
-    uint16_t *restrict bins = memory->bins, *restrict counts = memory->counts, *restrict order = memory->order;
-    /* Bins are of one width, and the last holds all that is large. A scale that overflows would make NaN of 0. */
-    float limit = LAST_BIN * mean_magnitude(row, n), last = (float)(n_bins - 1);
-    float scale = limit > 1e-30f && limit < 1e38f ? last / limit : 0.0f;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        float bin = fabsf(row[i]) * scale;
-        bins[i] = (uint16_t)(int32_t)(bin < last ? bin : last);
-    }
-    memset(counts, 0, (size_t)n_bins * sizeof *counts);
-    for (ptrdiff_t i = 0; i < n; i++) counts[bins[i]]++;
-    /* Four sums at a time, each 16 bits of a word: none is above 65535. */
-    uint64_t before = 0;
-    for (int32_t i = 0; i < n_bins; i += 4) {
-        uint64_t word;
-        memcpy(&word, counts + i, sizeof word);
-        uint64_t sums = word * FOUR_ONES, all_before = (sums << 16) + before;
-        memcpy(counts + i, &all_before, sizeof all_before);
-        before += (sums >> 48) * FOUR_ONES;
-    }
-    for (ptrdiff_t i = 0; i < n; i++) order[counts[bins[i]]++] = (uint16_t)i;
-}
-
-/* Sort positions by magnitude, equal ones by position, whatever their order. */
-static void sort_keys(const float *row, struct row_memory *memory) {
-    ptrdiff_t n = memory->length;
-    for (ptrdiff_t i = 0; i < n; i++) memory->keys[i] = (uint64_t)pattern_of(row[i]) << 32 | (uint32_t)i;
-    qsort(memory->keys, (size_t)n, sizeof *memory->keys, compare_keys);
-    for (ptrdiff_t i = 0; i < n; i++) memory->order[i] = (uint16_t)memory->keys[i];
-}
-
-/* Move each position before those of larger magnitudes; positions of equal ones are in order already. */
-INLINE void sort_by_moves(const float *row, struct row_memory *memory) {
-    uint16_t *order = memory->order;
-    ptrdiff_t n_moves = 0;
-    uint32_t largest = 0;
-    for (ptrdiff_t i = 0; i < memory->length; i++) {
-        uint16_t position = order[i];
-        uint32_t pattern = pattern_of(row[position]);
-        if (pattern >= largest) {
-            largest = pattern;
-            continue;
-        }
-        ptrdiff_t place = i;
-        do {
-            order[place] = order[place - 1];
-            place--;
-        } while (place > 0 && pattern_of(row[order[place - 1]]) > pattern);
-        order[place] = position;
-        n_moves += i - place;
-        if (n_moves > MOVES_PER_ELEMENT * memory->length) {
-            sort_keys(row, memory);
-            return;
-        }
-    }
-}
-
 INLINE void keep_by_rank(float *restrict vector, ptrdiff_t n, uint32_t position, const struct thinning *thinning,
                          struct row_memory *memory) {
     const uint32_t key[2] = {thinning->key[0], thinning->key[1]};
-    ptrdiff_t length = memory->length;
-    int32_t *restrict chances = memory->chances;
+    const int rescale = thinning->rescale;
+    const ptrdiff_t length = memory->length;
+    const uint16_t *restrict bins = memory->bins;
+    const uint32_t *restrict chances = memory->counts;
     for (ptrdiff_t start = 0; start < n; start += length) {
         float *restrict row = vector + start;
         uint32_t first = position + (uint32_t)start;
-        sort_into_bins(row, memory);
-        sort_by_moves(row, memory);
-        for (ptrdiff_t i = 0; i < length; i++) chances[memory->order[i]] = thinning->chances[i];
+        value_row(row, thinning->chances, memory);
         for (ptrdiff_t i = 0; i < length; i++) {
-            int is_kept = (random_number(first + (uint32_t)i, key) >> 1) < (uint32_t)chances[i];
-            float probability = thinning->rescale ? (float)chances[i] * 0x1p-31f : 1.0f;
+            uint32_t chance = chances[bins[i]];
+            int is_kept = (random_number(first + (uint32_t)i, key) >> 1) < chance;
+            float probability = rescale ? (float)(int32_t)chance * 0x1p-31f : 1.0f;
             row[i] = is_kept ? row[i] / probability : 0.0f;
         }
     }

@@ -102,28 +102,53 @@ def test_any_number_of_candidates_gives_the_bits_of_the_steps(
     assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
 
 
-@pytest.mark.parametrize("kind", ["equal", "two values", "one large", "falling", "tiny", "huge"])
-@pytest.mark.parametrize("length", [1, 2, 1000, 5632, 65_535])
-def test_rows_in_which_few_bins_are_used_are_ranked_all_the_same(kind: str, length: int):
+def few_digits(length: int, generator: torch.Generator) -> Tensor:
+    """Differences of fine-tunes in bfloat16."""
+    numbers = torch.randn(length, generator=generator) * 0.02
+    changes = torch.randn(length, generator=generator) * 0.001
+    return (numbers + changes).bfloat16().float() - numbers.bfloat16().float()
+
+
+KINDS = [
+    "zero", "equal", "two values", "one large", "falling", "tiny", "huge", "few digits", "far ones", "between",
+    "many numbers",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 2, 127, 128, 385, 1000, 5632, 65_535])
+def test_rows_of_any_kind_are_ranked_all_the_same(kind: str, length: int):
     generator = torch.Generator().manual_seed(length)
     row = {
+        "zero": torch.zeros(length),
         "equal": torch.full((length,), 0.25),
         "two values": torch.randint(2, (length,), generator=generator) + 1.0,
         "one large": torch.rand(length, generator=generator) * 1e-6,
         "falling": torch.linspace(1.0001, 1, length),
         "tiny": torch.rand(length, generator=generator) * 1e-42,
         "huge": torch.rand(length, generator=generator) * 1e38,
+        "few digits": few_digits(length, generator),
+        "far ones": torch.randint(3, (length,), generator=generator).float(),
+        "between": torch.randint(1, 9, (length,), generator=generator).float(),
+        "many numbers": torch.randint(16_300, (length,), generator=generator).float(),
     }[kind]
     row[-1] = 1e30 if kind == "one large" else row[-1]
+    few = row[(length - 1) % 9 :: 9]
+    if kind == "far ones":  # So many moves in the last bin that keys are sorted.
+        few.copy_(torch.linspace(101, 99, len(few)))
+    if kind == "between":  # Signs differ, too.
+        few *= 0.9 - torch.rand(len(few), generator=generator)
+    if kind == "many numbers":
+        few += 0.5
     # No number reaches the chance 2**31 - 1, so that the rescaled row shows each element's chance.
-    chances = torch.linspace(2**30, 2**31 - 1, length, dtype=torch.float64).to(torch.int32)
+    chances = torch.linspace(2**30, 2**31 - 1, 2 * length + 1, dtype=torch.float64).to(torch.int32)
     out, zeros = torch.empty(length), torch.zeros(length)
     kept = native_thinning.keep_by_rank((1, 2), chances, rescale=True)
     assert native_thinning.thinned_sum_rounded(zeros, zeros, [row], [kept], [1.0], None, False, 1.0, 0, length, out)
     ranked = by_rank(row, length, chances.numpy(), torch.empty(length, dtype=torch.int32).numpy())
     rescaled = row / (torch.from_numpy(ranked).float() * 2.0**-31)
     assert torch.equal(out[out != 0], rescaled[out != 0])
-    assert out.count_nonzero() >= length // 2
+    assert out.count_nonzero() >= row.count_nonzero() // 2
 
 
 def test_longer_rows_are_left_to_numba():

@@ -21,8 +21,14 @@ def spread_by_rank(
         _sort_into_bins(vector[start : start + length], shift, bins, counts, keys)
         if not _sort_by_moves(keys, _MOVES_PER_KEY * length):
             keys.sort()
-        for i in range(length):
-            out[start + np.int64(keys[i] & np.uint64(0xFFFFFFFF))] = values[i]
+        first = 0
+        while first < length:
+            stop, pattern = first + 1, keys[first] >> np.uint64(32)
+            while stop < length and keys[stop] >> np.uint64(32) == pattern:
+                stop += 1
+            for i in range(first, stop):
+                out[start + np.int64(keys[i] & np.uint64(0xFFFFFFFF))] = values[first + stop]
+            first = stop
 
 
 @compiled

@@ -27,8 +27,9 @@ class DropBySize(Sparsifier):
     """Keeps each element of a task vector with a probability that grows with the rank of its magnitude in its row.
 
     The probability rises linearly from density - epsilon for the smallest to density + epsilon for the largest; what
-    is kept is divided by it. Rows are those of the last dimension; a row of one element has its density. Density 1
-    keeps everything and density 0 nothing, whatever epsilon is.
+    is kept is divided by it. Equal magnitudes, of which models in bfloat16 have many, have the mean of their ranks, so
+    that none is preferred for its place. Rows are those of the last dimension; a row of one element has its density.
+    Density 1 keeps everything and density 0 nothing, whatever epsilon is.
     """
 
     whole_rows = True
@@ -71,12 +72,13 @@ def keep_chances(density: float, epsilon: float, length: int) -> Tensor:
     """Probabilities of being kept, from the smallest to the largest element of a row.
 
     Returns:
-        (length,) in int32, in units of 2**-31; at least 1, so that one can divide by it.
+        (2 length + 1,) in int32, in units of 2**-31, as `by_rank` takes them: at 1 + twice the rank, counted from 0; at
+        least 1, so that one can divide by it.
     """
     if length == 1:
-        return torch.tensor([max(1, as_chance(density))], dtype=torch.int32)
-    probabilities = torch.arange(length, dtype=torch.float64)
-    probabilities.mul_(2 * epsilon / (length - 1)).add_(density - epsilon)
+        return torch.full((3,), max(1, as_chance(density)), dtype=torch.int32)
+    probabilities = torch.arange(-1, 2 * length, dtype=torch.float64)
+    probabilities.mul_(epsilon / (length - 1)).add_(density - epsilon)
     return probabilities.mul_(2.0**31).round_().clamp_(1, 2**31 - 1).to(torch.int32)
 
 

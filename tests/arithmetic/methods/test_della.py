@@ -15,9 +15,13 @@ WEIGHTS = [0.5**0.5, 0.9**0.5, 0.6**0.5]
 
 
 def probabilities(vector: Vector, length: int, density: float, epsilon: float) -> Vector:
-    """DELLA, section 3.1: linear in the rank of the magnitude in its row, from density - epsilon to + epsilon."""
+    """DELLA, section 3.1: linear in the rank of the magnitude in its row, from density - epsilon to + epsilon.
+
+    Equal magnitudes, of which the paper says nothing, have the mean of their ranks.
+    """
     rows = np.abs(vector).reshape(-1, length)
-    ranks = np.argsort(np.argsort(rows, axis=1, kind="stable"), axis=1, kind="stable")
+    first, stop = (np.array([np.searchsorted(np.sort(row), row, side) for row in rows]) for side in ("left", "right"))
+    ranks = (first + stop - 1) / 2
     share = ranks / (length - 1) if length > 1 else np.full(rows.shape, 0.5)
     return (density + epsilon * (2 * share - 1)).reshape(-1)
 
@@ -62,10 +66,19 @@ def test_blocks_of_any_size_give_the_same_bytes(method: str):
 
 def test_probabilities_rise_from_density_minus_to_density_plus_epsilon():
     # In units of 2**-31.
-    assert keep_chances(0.5, 0.25, 3).tolist() == [2**29, 2**30, 3 * 2**29]
-    assert keep_chances(0.5, 0.25, 1).tolist() == [2**30]
+    assert keep_chances(0.5, 0.25, 3)[1::2].tolist() == [2**29, 2**30, 3 * 2**29]
+    assert keep_chances(0.5, 0.25, 3)[2:-1:2].tolist() == [3 * 2**28, 5 * 2**28]
+    assert keep_chances(0.5, 0.25, 1).tolist() == [2**30] * 3
     # One can divide by the smallest, and the largest fits into 31 bits.
-    assert keep_chances(0.5, 0.5, 2).tolist() == [1, 2**31 - 1]
+    assert keep_chances(0.5, 0.5, 2).tolist() == [1, 1, 2**30, 2**31 - 1, 2**31 - 1]
+
+
+def test_equal_changes_have_equal_chances_wherever_they_are():
+    base, candidate = torch.zeros(1, 40), torch.full((1, 40), 0.5)
+    own = [{"density": 0.5, "epsilon": 0.5}]
+    kept = sum(run(make("della", (1, 40), [1.0], None, own, seed=seed), base, [candidate]) != 0 for seed in range(2000))
+    # Ranks by position would keep the first element never and the last always.
+    assert torch.all((kept / 2000 - 0.5).abs() < 4.5 * (0.25 / 2000) ** 0.5)
 
 
 def test_the_mean_over_seeds_is_the_task_vector():
