@@ -3,12 +3,17 @@
 Signs are elected by products and sums that are rounded one by one, so that no fused multiply-add can turn one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from tasks.arithmetic import loops
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def agreeing_sum(

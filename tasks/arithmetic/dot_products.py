@@ -6,20 +6,28 @@ block are then added one after the other, and the blocks exactly. Products of tw
 bfloat16 numbers, are exact in float64.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.arithmetic import loops
+from tasks.arithmetic.block import Numbers, as_tensor
 from tasks.arithmetic.elements import Elements, as_elements
 from tasks.arithmetic.linear import accumulation_dtype
 from tasks.arithmetic.native_dot_products import add_products
 from tasks.arithmetic.reductions import N_LANES, REDUCTION_BLOCK
 from tasks.arithmetic.scratch import SCRATCH
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 
 class DotProducts:
@@ -36,7 +44,7 @@ class DotProducts:
         self._lanes = np.zeros((len(self._pairs), N_LANES))
         self._blocks: list[NDArray[np.float64]] = []
 
-    def add(self, vectors: Sequence[Tensor], origin: Tensor | None = None) -> None:
+    def add(self, vectors: Sequence[Numbers], origin: Numbers | None = None) -> None:
         """Take the next block of every vector.
 
         Args:
@@ -47,7 +55,7 @@ class DotProducts:
         closed = np.empty((len(self._pairs), n_elements // REDUCTION_BLOCK + 1))
         n_closed = add_products(vectors, origin, self._n_seen, self._lanes, closed)
         if n_closed is None:
-            arrays = _as_arrays(vectors, origin)
+            arrays = _as_arrays(list(map(as_tensor, vectors)), None if origin is None else as_tensor(origin))
             for (left, right), lanes, sums in zip(self._pairs, self._lanes, closed, strict=True):
                 n_closed = loops.dot_products.add_products(arrays[left], arrays[right], self._n_seen, lanes, sums)
         if n_closed:

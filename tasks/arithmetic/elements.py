@@ -1,13 +1,20 @@
 """Tensors as the numbers or bits that compiled loops take."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.arithmetic.scratch import SCRATCH
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 Elements = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]
 """Numbers, or the bits of bfloat16 numbers, which numpy does not know; see `as_elements`."""

@@ -4,15 +4,22 @@ It is made when the package is installed, where there is a C compiler (`hatch_bu
 that it does not know, callers let torch and numba compute: the bytes are the same.
 """
 
+from __future__ import annotations
+
 import ctypes
 import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from tasks.arithmetic.block import Block, Numbers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +27,8 @@ LIBRARY = Path(__file__).with_name("_kernels.so")
 VERSION = 4
 """Of the functions in C; `kernels.c` says it, too."""
 
-_DTYPES = {torch.bfloat16: (0, 2), torch.float32: (1, 4)}
-"""The code by which C knows a dtype, and the bytes of a number."""
+_DTYPES = {"BF16": (0, 2), "F32": (1, 4)}
+"""The code by which C knows a dtype, as safetensors calls it, and the bytes of a number."""
 _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
 _BLOCK = [_POINTER, _INT]
 """Where a block is, and the code of its dtype."""
@@ -60,48 +67,47 @@ def load_library() -> ctypes.CDLL | None:
 
 
 class Operands(NamedTuple):
-    """Tensors as the functions in C take them, which must be held for as long as it is used."""
+    """Numbers as the functions in C take them, which must be held for as long as it is used."""
 
     library: ctypes.CDLL
-    addresses: "ctypes.Array[ctypes.c_void_p]"
-    codes: "ctypes.Array[ctypes.c_int]"
+    addresses: ctypes.Array[ctypes.c_void_p]
+    codes: ctypes.Array[ctypes.c_int]
     """Of their dtypes."""
 
 
-def operands(tensors: Sequence[Tensor]) -> Operands | None:
-    """The library and where tensors lie, if it can read and write all of them; (n,) each."""
+def operands(numbers: Sequence[Numbers]) -> Operands | None:
+    """The library and where numbers lie, if it can read and write all of them; (n,) each."""
     library = load_library()
     if library is None:
         return None
-    n_elements = tensors[0].numel()
+    n_elements = numbers[0].numel()
     addresses: list[int] = []
     codes: list[int] = []
     # Called for every block: what takes long in Python would take a fifth of a merge.
-    for tensor in tensors:
-        number, size = _DTYPES.get(tensor.dtype, (None, 1))
-        if number is None or not tensor.is_cpu:
+    for each in numbers:
+        dtype, address = (each.dtype, each.address) if isinstance(each, Block) else _find(each)
+        code, size = _DTYPES.get(dtype, (None, 1))
+        # C may assume what torch does not: that a number lies at a multiple of its size.
+        if code is None or each.numel() != n_elements or address % size:
             return None
-        if tensor.ndim != 1 or tensor.numel() != n_elements or not tensor.is_contiguous():
-            return None
-        address = tensor.data_ptr()
-        if address % size:
-            return None  # C may assume what torch does not: that a number lies at a multiple of its size.
         addresses.append(address)
-        codes.append(number)
+        codes.append(code)
     n_tensors = len(addresses)
     return Operands(library, (ctypes.c_void_p * n_tensors)(*addresses), (ctypes.c_int * n_tensors)(*codes))
 
 
-def is_known_dtype(dtype: torch.dtype) -> bool:
-    """Whether C can read and write numbers of this dtype."""
-    return dtype in _DTYPES
+def _find(tensor: Tensor) -> tuple[str, int]:
+    """Dtype and address of a tensor; no dtype if it is not here, or not one number after the other."""
+    if not tensor.is_cpu or tensor.ndim != 1 or not tensor.is_contiguous():
+        return "", 0
+    return {torch.bfloat16: "BF16", torch.float32: "F32"}.get(tensor.dtype, ""), tensor.data_ptr()
 
 
-def code_of(dtype: torch.dtype) -> int:
-    """The number by which C knows a dtype that it knows."""
-    return _DTYPES[dtype][0]
+def code_of(dtype: str) -> int | None:
+    """The number by which C knows a dtype; None where it does not."""
+    return _DTYPES.get(dtype, (None, 0))[0]
 
 
-def floats(numbers: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
+def floats(numbers: Sequence[float]) -> ctypes.Array[ctypes.c_float]:
     """Numbers, rounded to float32."""
     return (ctypes.c_float * len(numbers))(*numbers)

@@ -1,9 +1,17 @@
 """The weighted sum: what LM-Cocktail and model soups do to every tensor."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tasks.arithmetic.block import Numbers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 
 def weighted_sum(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Tensor | None = None) -> Tensor:
@@ -44,7 +52,7 @@ def accumulation_dtype(blocks: Sequence[Tensor]) -> torch.dtype:
     return torch.float64 if any(block.dtype == torch.float64 for block in blocks) else torch.float32
 
 
-def check_equal_shapes(blocks: Sequence[Tensor]) -> None:
+def check_equal_shapes(blocks: Sequence[Numbers]) -> None:
     """Refuse what torch would broadcast.
 
     Raises:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     # Recipes know the names of methods, and are read where torch, which takes a second to load, is not needed.
     from torch import Tensor
 
+    from tasks.arithmetic.block import Numbers
+
 Number = float | bool
 
 
@@ -73,14 +75,14 @@ class Formula(Protocol):
     whole_rows: bool
     """Whether blocks must hold whole rows (the last dimension)."""
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         """Take note of a block in pass `number` (from 0); blocks come in order, from one thread.
 
         Args:
             number: Of the pass.
             first: Index of the block's first element in the tensor; a multiple of `REDUCTION_BLOCK`, or of the row
                 length where `whole_rows` is asked for.
-            base: (n,) of the base; None if the method has none.
+            base: (n,) of the base, as read: `as_tensor` makes a tensor of it; None if the method has none.
             candidates: (n,) each, in the order of the inputs.
         """
         ...
@@ -99,7 +101,7 @@ class OnePass(Protocol):
     """A formula that can also combine and round in one go, each block once: by this or by `combine`."""
 
     def combine_rounded(
-        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
     ) -> bool | None:
         """The result of a block, rounded once to the dtype of `out`, (n,), where it is put; all on the processor.
 
@@ -124,7 +126,7 @@ class Elementwise:
     n_passes = 0
     whole_rows = False
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         """Never called."""
         raise NotImplementedError("an elementwise formula has no passes")
 

@@ -4,14 +4,15 @@ torch needs a pass for each operation, and slow ones where dtypes differ; a line
 them. Where `tasks.arithmetic.library` is not there, or does not know the dtypes, torch has to compute.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.library import floats, operands
 
 
-def sum_rounded(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Tensor) -> bool | None:
+def sum_rounded(blocks: Sequence[Numbers], coefficients: Sequence[float], out: Numbers) -> bool | None:
     """`tasks.arithmetic.linear.weighted_sum`, rounded once to the dtype of `out`.
 
     Args:
@@ -33,7 +34,7 @@ def sum_rounded(blocks: Sequence[Tensor], coefficients: Sequence[float], out: Te
 
 
 def add_task_vectors_rounded(
-    general: Tensor, base: Tensor, skills: Sequence[Tensor], omegas: Sequence[float], scale: float, out: Tensor
+    general: Numbers, base: Numbers, skills: Sequence[Numbers], omegas: Sequence[float], scale: float, out: Numbers
 ) -> bool | None:
     """`tasks.arithmetic.task_vectors.add_task_vectors`, rounded once to the dtype of `out`; as `sum_rounded`."""
     blocks = [general, base, *skills]

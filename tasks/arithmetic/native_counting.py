@@ -1,5 +1,7 @@
 """Counts of magnitudes of task vectors in C (`counting.c`); see `tasks.arithmetic.library` and `selection`."""
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.library import operands
 
 
@@ -41,7 +43,7 @@ class Window:
 class Counting:
     """What is to be counted of one task vector, as `LargestMagnitudes` needs it."""
 
-    block: Tensor
+    block: Numbers
     """(n,) what the vector leads to."""
     upper: NDArray[np.int64] | None = None
     """(bins,) where all are counted by the upper bits of their patterns; None for not."""
@@ -50,7 +52,7 @@ class Counting:
     windows: Sequence[Window] = ()
 
 
-def count_magnitudes(countings: Sequence[Counting], origin: Tensor) -> bool:
+def count_magnitudes(countings: Sequence[Counting], origin: Numbers) -> bool:
     """Count the magnitudes of blocks - origin by the bits of their patterns.
 
     Args:
@@ -79,7 +81,7 @@ def count_magnitudes(countings: Sequence[Counting], origin: Tensor) -> bool:
     return True
 
 
-def _window_arrays(windows: Sequence[Window]) -> "list[ctypes.Array[Any]]":
+def _window_arrays(windows: Sequence[Window]) -> list[ctypes.Array[Any]]:
     """First bins, and where counts begin in memory."""
     n_windows = len(windows)
     return [

@@ -1,11 +1,13 @@
 """Inner products in C (`dot_products.c`); see `tasks.arithmetic.library`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.library import operands
 
 _MAX_VECTORS = 32
@@ -13,8 +15,8 @@ _MAX_VECTORS = 32
 
 
 def add_products(
-    vectors: Sequence[Tensor],
-    origin: Tensor | None,
+    vectors: Sequence[Numbers],
+    origin: Numbers | None,
     n_seen: int,
     lanes: NDArray[np.float64],
     closed: NDArray[np.float64],

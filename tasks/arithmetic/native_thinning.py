@@ -3,12 +3,15 @@
 One call does a whole block: every call takes Python's lock, for which the threads of a merge would wait for each other.
 """
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.library import floats, operands
 from tasks.arithmetic.scratch import SCRATCH
 
@@ -72,12 +75,12 @@ def keep_at_random(key: tuple[int, int], chance: int) -> Thinning:
     return Thinning(how=3, key=key, chance=chance)
 
 
-def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinning | None:
+def keep_by_rank(key: tuple[int, int], chances: NDArray[np.int32], rescale: bool) -> Thinning | None:
     """Keep each element with the chance of its rank in its row; see `PositionalNumbers.keep_each` and `by_rank`.
 
     Args:
         key: Of the numbers.
-        chances: (2 length + 1,) in int32, the values of `by_rank`.
+        chances: (2 length + 1,) the values of `by_rank`.
         rescale: Divide what is kept by its chance.
 
     Returns:
@@ -85,15 +88,15 @@ def keep_by_rank(key: tuple[int, int], chances: Tensor, rescale: bool) -> Thinni
     """
     if len(chances) // 2 > _LONGEST_ROW:
         return None
-    made = Thinning(how=4, key=key, chances=chances.data_ptr(), rescale=rescale)
+    made = Thinning(how=4, key=key, chances=chances.ctypes.data, rescale=rescale)
     made.held = chances
     return made
 
 
 def thinned_sum_rounded(
-    start_from: Tensor,
-    base: Tensor,
-    skills: Sequence[Tensor],
+    start_from: Numbers,
+    base: Numbers,
+    skills: Sequence[Numbers],
     thinnings: Sequence[Thinning | None],
     coefficients: Sequence[float],
     weights: Sequence[float] | None,
@@ -101,7 +104,7 @@ def thinned_sum_rounded(
     scale: float,
     position: int,
     row: int | None,
-    out: Tensor,
+    out: Numbers,
 ) -> bool | None:
     """start_from + scale x combination of thinned out (skill - base), rounded once to the dtype of `out`.
 
@@ -132,10 +135,10 @@ def thinned_sum_rounded(
     library, addresses, codes = found
     tile = max(1, _TILE // row) * row if row else _TILE
     counted = (Thinning * len(known))(*known)
-    memory = SCRATCH.vector("tiles", (len(skills) + 5) * tile, torch.float32)
+    memory = SCRATCH.array("tiles", (len(skills) + 5) * tile, np.float32)
     is_finite = library.thinned_sum(
         addresses, codes, counted, floats(coefficients), floats(list(map(abs, weights or ()))), len(skills),
-        weights is not None, normalize, scale, position, n_elements, tile, memory.data_ptr(),
+        weights is not None, normalize, scale, position, n_elements, tile, memory.ctypes.data,
         ctypes.byref(_row_memory(row or 0)), addresses[-1], codes[-1],
     )  # fmt: skip
     for thinning, after in zip(known, counted, strict=True):
@@ -147,7 +150,7 @@ def _row_memory(length: int) -> _RowMemory:
     """Memory of this thread for a row, see `ranks.h`."""
     n_bins = min(2 * length, 2**16)
     n_counts = max(n_bins, 2**10)
-    keys = SCRATCH.vector("ranks", 4 * length + n_counts, torch.int32).data_ptr()
+    keys = SCRATCH.array("ranks", 4 * length + n_counts, np.int32).ctypes.data
     counts = keys + 8 * length
     order = counts + 4 * n_counts
     return _RowMemory(length, n_bins, keys, counts, order, order + 4 * length)

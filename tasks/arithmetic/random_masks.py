@@ -5,15 +5,20 @@ order, by any number of threads, give the same numbers. The position times an od
 multiply and xor-shift, with half of a 64-bit key added before the first and half put in before the second.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.arithmetic import loops
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _Key = tuple[int, int]
 

@@ -5,12 +5,20 @@ columns are added from the top down, rows by numpy, whose pairwise sum has one o
 are added in `tasks.arithmetic.dot_products`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from tasks.arithmetic.block import Numbers, as_tensor
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from tasks import torch_when_used as torch
 
 REDUCTION_BLOCK = 64 * 1024
 """Blocks that a formula observes begin at multiples of it, and each such block of a tensor is summed by itself. So many
@@ -62,11 +70,11 @@ def row_dot_products(left: Array, right: Array) -> Array:
     return np.add.reduce(left * right, axis=1)
 
 
-def in_float64(vectors: Sequence[Tensor], origin: Tensor | None = None) -> list[Array]:
+def in_float64(vectors: Sequence[Numbers], origin: Numbers | None = None) -> list[Array]:
     """The vectors, or their differences from an origin."""
-    wide = [vector.to(torch.float64) for vector in vectors]
+    wide = [as_tensor(vector).to(torch.float64) for vector in vectors]
     if origin is not None:
-        start = origin.to(torch.float64)
+        start = as_tensor(origin).to(torch.float64)
         wide = [vector - start for vector in wide]
     return [vector.numpy() for vector in wide]
 

@@ -4,11 +4,17 @@ A row is sorted in two steps, by keys that hold an element's magnitude and its p
 the magnitude, about as many bins as there are elements, then by moving each key to its place among the few before it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.arithmetic import loops
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Bins reach this many powers of two below the largest magnitude of a row. All that is smaller shares the lowest; of
 # normally distributed numbers that is 1 %.

@@ -8,16 +8,22 @@ way, costs one more look at all of them, or at worst two. Of elements with just 
 position are kept, so that there are always k. Memory: at most 2.5 MiB for one k, whatever the vector's length.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from tasks.arithmetic import loops
+from tasks.arithmetic.block import Numbers, as_tensor
 from tasks.arithmetic.elements import as_elements
 from tasks.arithmetic.linear import accumulation_dtype
 from tasks.arithmetic.magnitudes import LOWER_BITS, N_LOWER, N_UPPER
 from tasks.arithmetic.native_counting import Counting, Window, count_magnitudes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # counting.c says so, too.
 _WINDOW_BINS = 4
@@ -86,7 +92,7 @@ class LargestMagnitudes:
         self._next_guess = 1
         self._extents = [n_elements]
 
-    def observe(self, number: int, block: Tensor, origin: Tensor) -> None:
+    def observe(self, number: int, block: Numbers, origin: Numbers) -> None:
         """Count a part of the vector in a pass; see `observe_all`."""
         observe_all([self], number, [block], origin)
 
@@ -111,7 +117,7 @@ class LargestMagnitudes:
         pattern, n_ties = self._limit(cut)
         return pattern, n_ties
 
-    def wanted(self, number: int, block: Tensor) -> Counting:
+    def wanted(self, number: int, block: Numbers) -> Counting:
         """What is to be counted of the next block."""
         if number == 0:
             if self._n_seen[0] >= self._next_guess:
@@ -185,7 +191,9 @@ class LargestMagnitudes:
         return found.limit
 
 
-def observe_all(selections: Sequence[LargestMagnitudes], number: int, blocks: Sequence[Tensor], origin: Tensor) -> None:
+def observe_all(
+    selections: Sequence[LargestMagnitudes], number: int, blocks: Sequence[Numbers], origin: Numbers
+) -> None:
     """Count a part of several vectors in a pass; each has seen as many as the others.
 
     Args:
@@ -202,9 +210,10 @@ def observe_all(selections: Sequence[LargestMagnitudes], number: int, blocks: Se
         selection.note(number, len(origin))
 
 
-def _count_slowly(counting: Counting, origin: Tensor) -> None:
+def _count_slowly(counting: Counting, origin: Numbers) -> None:
     """The same without the library in C."""
-    elements, base = as_elements([counting.block, origin], accumulation_dtype([counting.block, origin]))
+    tensors = [as_tensor(counting.block), as_tensor(origin)]
+    elements, base = as_elements(tensors, accumulation_dtype(tensors))
     if counting.upper is not None:
         loops.selection.count_upper(elements, base, counting.upper, counting.is_sample)
     for window in counting.windows:

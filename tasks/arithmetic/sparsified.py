@@ -3,13 +3,14 @@
 A method of this family says how one task vector is thinned out (a `Sparsifier`), and whether signs are elected.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from tasks.arithmetic import loops
+from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.consensus import agreeing_sum, plain_sum
 from tasks.arithmetic.elements import as_elements
 from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
@@ -17,6 +18,12 @@ from tasks.arithmetic.method import Parameter, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, thinned_sum_rounded
 from tasks.arithmetic.scratch import PIECE_ELEMENTS, SCRATCH
 from tasks.arithmetic.selection import LargestMagnitudes, observe_all
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 LAMBDA = Parameter("lambda", "merge", 1.0, "Factor of the merged task vector.")
 DENSITY = Parameter("density", "candidate", 1.0, "Share of a task vector's elements that is kept.", low=0, high=1)
@@ -40,7 +47,7 @@ class Sparsifier(ABC):
     scales: list[float]
     """One per candidate: a factor that belongs to its task vector once it is thinned out."""
 
-    def observe(self, number: int, base: Tensor, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, base: Numbers, candidates: Sequence[Numbers]) -> None:
         """Take note of the next block of the task vectors, candidate - base, in pass `number`."""
         raise NotImplementedError("what is dropped depends on nothing that was to be seen before")
 
@@ -74,7 +81,7 @@ class SparsifierBySize(Sparsifier):
         self.scales = [1.0] * len(counts)
         self.n_passes = LargestMagnitudes.N_PASSES if self._largest else 0
 
-    def observe(self, number: int, base: Tensor, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, base: Numbers, candidates: Sequence[Numbers]) -> None:
         """Count magnitudes."""
         observe_all(list(self._largest.values()), number, [candidates[index] for index in self._largest], base)
 
@@ -105,7 +112,7 @@ class SparsifiedMerge:
         self._piece = max(1, PIECE_ELEMENTS // row) * row if self.whole_rows else PIECE_ELEMENTS
         self._next = 0
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         """Show the sparsifier the task vectors of a block."""
         self._sparsifier.observe(number, _checked(base, candidates), candidates)
 
@@ -132,7 +139,7 @@ class SparsifiedMerge:
         return out
 
     def combine_rounded(
-        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
     ) -> bool | None:
         """The same in one pass; see `tasks.arithmetic.native_thinning`."""
         self._check_order(first)
@@ -156,12 +163,12 @@ class SparsifiedMerge:
         if self.n_passes and first != self._next:
             raise ValueError(f"blocks must be combined in order; expected element {self._next}, found {first}")
 
-    def _advance(self, first: int, out: Tensor) -> None:
+    def _advance(self, first: int, out: Numbers) -> None:
         """Where order counts a tensor is the work of one thread; else several combine at once, and nothing changes."""
         if self.n_passes:
             self._next = first + len(out)
 
-    def _starting_point(self, base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:
+    def _starting_point(self, base: AnyNumbers | None, candidates: Sequence[AnyNumbers]) -> AnyNumbers:
         """What the combination is added to: the general model's block, or the base's."""
         return _checked(base, candidates) if self._general is None else candidates[self._general]
 
@@ -193,7 +200,7 @@ class SparsifiedMerge:
             yield start, vectors
 
 
-def _checked(base: Tensor | None, candidates: Sequence[Tensor]) -> Tensor:
+def _checked(base: AnyNumbers | None, candidates: Sequence[AnyNumbers]) -> AnyNumbers:
     """The base's block.
 
     Raises:

@@ -1,12 +1,18 @@
 """Task arithmetic: what training changed, scaled and added to another model."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tasks.arithmetic.linear import accumulation_dtype, check_equal_shapes
 from tasks.arithmetic.scratch import scratch_like
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 
 def add_task_vectors(

@@ -4,17 +4,24 @@ PEFT computes the same sum, but stores it in the dtype that the base was loaded 
 the last bits. The exact sum is what a merge should average: rounded to bfloat16 before, most of a small change is lost.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from tasks.checkpoint import read_tensor_views
 from tasks.errors import CheckpointError
 from tasks.lora.adapter import Adapter, LowRankChange, read_adapter
 from tasks.tensors import TensorView
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 _TILE_ELEMENTS = 256 * 1024
 _FEWEST_ROWS, _MOST_ROWS = 16, 64

@@ -1,24 +1,34 @@
 """What one thread does: read a block of every source, combine, check, cast, write."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from tasks.arithmetic.block import AnyNumbers, Block, torch_dtype
 from tasks.arithmetic.method import Formula, OnePass, ShortPasses
 from tasks.arithmetic.native import sum_rounded
 from tasks.merge.job import Job, Output, Part
 from tasks.merge.non_finite import is_finite, overflow_error, refuse_inputs
 from tasks.merge.ranges import open_descriptor, write_range
-from tasks.merge.sources import TORCH_DTYPES, describe, reading_anywhere
+from tasks.merge.sources import describe, reading_anywhere
 from tasks.merge.whole_reads import WholeReads
 from tasks.tensors import DTYPE_BYTES, TensorView
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 OnWritten = Callable[[Path, int, int], None]
 """Told an output file, and where in it bytes were written: first, last + 1."""
@@ -61,19 +71,19 @@ class Buffers:
         """Around all calls of the methods below that belong to one part."""
         return nullcontext()
 
-    def bring(self, blocks: Sequence[Tensor]) -> Sequence[Tensor]:
+    def bring(self, blocks: Sequence[Block]) -> Sequence[Tensor]:
         """The blocks of all sources, each (n,), where the formula computes."""
-        return blocks
+        return [block.tensor() for block in blocks]
 
     def empty_sum(self, dtype: torch.dtype, n_elements: int) -> Tensor:
         """(n_elements,) for the formula's result, where it computes; whatever it holds."""
         return torch.frombuffer(self._sum, dtype=dtype, count=n_elements)
 
-    def cast(self, total: Tensor, dtype: torch.dtype) -> bool:
+    def cast(self, total: Tensor, dtype: str) -> bool:
         """Put a result, rounded once to the dtype, into `output`; whether it holds neither NaN nor infinity."""
-        result = torch.frombuffer(self.output, dtype=dtype, count=len(total))
+        result = Block(self.output, dtype, len(total))
         rounded = sum_rounded([total], [1.0], result)
-        return is_finite(result.copy_(total)) if rounded is None else rounded
+        return is_finite(result.tensor().copy_(total)) if rounded is None else rounded
 
 
 def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event, on_written: OnWritten) -> None:
@@ -100,9 +110,10 @@ def merge_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Even
                 if cancelled.is_set():
                     return
                 blocks = inputs.read(first, min(part.block_elements, stop - first))
-                brought = buffers.bring(blocks)
+                # Once for all outputs, and only if one needs it.
+                bring = cache(partial(buffers.bring, blocks))
                 for writer in writers:
-                    writer.write(first, blocks, brought)
+                    writer.write(first, blocks, bring)
             _tell(job, part.tensor, start, stop, on_written)
 
 
@@ -127,13 +138,13 @@ def copy_part(job: Job, part: Part, buffers: Buffers, cancelled: threading.Event
             if cancelled.is_set():
                 return differing
             n_elements = min(part.block_elements, part.stop - first)
-            block = read(first, n_elements, buffers.inputs[0]).view(torch.uint8)
+            block = read(first, n_elements, buffers.inputs[0])
             for target in targets:
-                write_range(target, part.tensor.start + first * size, block.numpy().data)
+                write_range(target, part.tensor.start + first * size, block.memory)
             differing |= {
                 other
                 for other, read_other in others
-                if not torch.equal(block, read_other(first, n_elements, buffers.inputs[1]).view(torch.uint8))
+                if not np.array_equal(_bits(block), _bits(read_other(first, n_elements, buffers.inputs[1])))
             }
     _tell(job, part.tensor, part.first, part.stop, on_written)
     return differing
@@ -152,12 +163,12 @@ class _OpenTensor:
         self._readers = list(zip(readers, buffers.inputs, strict=False))
         self._whole_reads = WholeReads.of(readers, buffers.inputs)
 
-    def read(self, first: int, n_elements: int) -> Sequence[Tensor]:
+    def read(self, first: int, n_elements: int) -> Sequence[Block]:
         """A block of every source; valid until the next is read."""
         found = self._whole_reads and self._whole_reads.read(first, n_elements, looks_for_nan=False)
         return found[0] if found else [read(first, n_elements, buffer) for read, buffer in self._readers]
 
-    def read_finite(self, first: int, n_elements: int) -> Sequence[Tensor]:
+    def read_finite(self, first: int, n_elements: int) -> Sequence[Block]:
         """The same.
 
         Raises:
@@ -175,7 +186,7 @@ class _OpenTensor:
         candidates = range(len(self.sources) - shift) if output.candidates is None else output.candidates
         return [*range(shift), *(index + shift for index in candidates)]
 
-    def split(self, blocks: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
+    def split(self, blocks: Sequence[AnyNumbers]) -> tuple[AnyNumbers | None, Sequence[AnyNumbers]]:
         """The base's block, if it is read, and the candidates'."""
         return (blocks[0], blocks[1:]) if self.reads_base else (None, blocks)
 
@@ -191,29 +202,30 @@ class _Writer:
         wide = any(inputs.views[index].dtype == "F64" for index in self._used)
         # A wide sum stays torch's also where no wide block counts, as with a weight of zero for this tensor.
         self._in_one_pass = isinstance(formula, OnePass) and inputs.buffers.are_here and not wide
-        self._sum_dtype = torch.float64 if wide else torch.float32
-        self._dtype, self._size = TORCH_DTYPES[tensor.dtype], DTYPE_BYTES[tensor.dtype]
+        self._sum_dtype = "F64" if wide else "F32"
+        self._size = DTYPE_BYTES[tensor.dtype]
         self._target = files.enter_context(_open_output(output, tensor))
 
-    def write(self, first: int, all_blocks: Sequence[Tensor], brought: Sequence[Tensor]) -> None:
+    def write(self, first: int, all_blocks: Sequence[Block], bring: Callable[[], Sequence[Tensor]]) -> None:
         """Combine, cast once, check and write the blocks that begin at element `first`.
 
         Args:
             first: Index in the tensor.
             all_blocks: (n,) of every source, as read.
-            brought: The same where the formula computes.
+            bring: Gives the same where the formula computes.
         """
         n_elements, buffers = all_blocks[0].numel(), self._inputs.buffers
-        base, candidates = self._inputs.split([brought[index] for index in self._used])
+        used = [all_blocks[index] for index in self._used]
         total, is_finite = None, None
         if self._in_one_pass:
-            result = torch.frombuffer(buffers.output, dtype=self._dtype, count=n_elements)
-            is_finite = cast(OnePass, self._formula).combine_rounded(first, base, candidates, result)
+            result = Block(buffers.output, self._tensor.dtype, n_elements)
+            is_finite = cast(OnePass, self._formula).combine_rounded(first, *self._inputs.split(used), result)
         if is_finite is None:
-            total = self._formula.combine(first, base, candidates, buffers.empty_sum(self._sum_dtype, n_elements))
-            is_finite = buffers.cast(total, self._dtype)
+            base, candidates = self._inputs.split([bring()[index] for index in self._used])
+            empty = buffers.empty_sum(torch_dtype(self._sum_dtype), n_elements)
+            total = self._formula.combine(first, base, candidates, empty)
+            is_finite = buffers.cast(total, self._tensor.dtype)
         if not is_finite:
-            used = [all_blocks[index] for index in self._used]
             refuse_inputs(self._tensor, [self._inputs.sources[index] for index in self._used], used)
             raise overflow_error(self._tensor, total)
         write_range(self._target, self._tensor.start + first * self._size, buffers.output[: n_elements * self._size])
@@ -229,6 +241,10 @@ def _observe(formula: Formula, number: int, part: Part, inputs: _OpenTensor, can
         read = inputs.read if number else inputs.read_finite
         blocks = read(first, min(part.block_elements, part.stop - first))
         formula.observe(number, first, *inputs.split(blocks))
+
+
+def _bits(block: Block) -> NDArray[np.uint8]:
+    return np.frombuffer(block.memory, np.uint8)
 
 
 def _open_output(output: Output, tensor: TensorView) -> AbstractContextManager[int]:

@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from tasks.arithmetic.block import Block
 from tasks.cache import ResultCache
 from tasks.checkpoint import is_safetensors
 from tasks.errors import CheckpointError
 from tasks.merge.job import BLOCK_ELEMENTS, BLOCKS_PER_RANGE
-from tasks.merge.sources import TORCH_DTYPES, ReadBlock, row_length
+from tasks.merge.sources import ReadBlock, row_length
 from tasks.records import Checkpoint, FileDigest
 from tasks.sources.fetch import fetch_files, known_digests, link_folder
 from tasks.sources.keep import check_unchanged
@@ -96,7 +94,7 @@ class _Window:
         self._first = self._stop = 0
         self._bytes = memoryview(b"")
 
-    def read(self, first: int, n_elements: int, buffer: memoryview) -> Tensor:
+    def read(self, first: int, n_elements: int, buffer: memoryview) -> Block:
         """(n_elements,) from element `first`, in the buffer."""
         size, done = self._element_bytes, 0
         while done < n_elements:
@@ -107,7 +105,7 @@ class _Window:
             begin = (start - self._first) * size
             buffer[done * size : (done + n_here) * size] = self._bytes[begin : begin + n_here * size]
             done += n_here
-        return torch.frombuffer(buffer, dtype=TORCH_DTYPES[self._view.dtype], count=n_elements)
+        return Block(buffer, self._view.dtype, n_elements)
 
     def _fetch(self, first: int, wanted: int) -> None:
         view = self._view

@@ -11,15 +11,16 @@ last place of the output's dtype, or, where terms cancel, by one rounding in flo
 With the device `cpu` the same code runs without streams and page-locked memory, and gives the processor's bytes.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from tasks.arithmetic.block import Block, torch_dtype
 from tasks.arithmetic.method import Method
 from tasks.devices import resolve_devices
 from tasks.errors import DeviceError
@@ -28,6 +29,12 @@ from tasks.merge.job import Job
 from tasks.merge.non_finite import is_finite
 from tasks.merge.sources import describe
 from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES, TensorView
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 logger = logging.getLogger(__name__)
 
@@ -120,21 +127,21 @@ class DeviceBuffers(Buffers):
                 # After an error, too: what is still being copied must not be used for anything else.
                 self._stream.synchronize()
 
-    def bring(self, blocks: Sequence[Tensor]) -> Sequence[Tensor]:
+    def bring(self, blocks: Sequence[Block]) -> Sequence[Tensor]:
         """Begin to copy the blocks of all sources to the device; `cast` waits for it."""
         return [
             _vector(memory, block.dtype, len(block)).copy_(block, non_blocking=True)
-            for block, memory in zip(blocks, self._blocks, strict=True)
+            for block, memory in zip((block.tensor() for block in blocks), self._blocks, strict=True)
         ]
 
     def empty_sum(self, dtype: torch.dtype, n_elements: int) -> Tensor:
         """(n_elements,) on the device."""
         return _vector(self._device_sum, dtype, n_elements)
 
-    def cast(self, total: Tensor, dtype: torch.dtype) -> bool:
+    def cast(self, total: Tensor, dtype: str) -> bool:
         """Round on the device, copy into `output`, and wait; whether the result holds neither NaN nor infinity."""
-        result = _vector(self._result, dtype, len(total)).copy_(total)
-        copied = torch.frombuffer(self.output, dtype=dtype, count=len(total)).copy_(result, non_blocking=True)
+        result = _vector(self._result, torch_dtype(dtype), len(total)).copy_(total)
+        copied = Block(self.output, dtype, len(total)).tensor().copy_(result, non_blocking=True)
         # NaN or infinity shows in the sum; only a sum of float64 can overflow by itself.
         self._total.copy_(result.sum(dtype=torch.float64).reshape(1), non_blocking=True)
         if self._event is not None:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from tasks.merge.job import Job
 from tasks.merge.sampling import GROUP_ELEMENTS, Sample, choose_samples
 from tasks.merge.sources import TensorSource
-from tasks.merge.stream import count_threads, one_torch_thread
+from tasks.merge.stream import count_threads
 from tasks.merge.task_vector_sums import Differences, TaskVectorSums, sum_sample
 from tasks.merge_records import WHOLE_MODEL, MergeHealth
 from tasks.tensors import FLOAT_DTYPES, TensorView
+from tasks.torch_when_used import one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def measure_health(
     samples = choose_samples(floating, None if mode == "exact" else GROUP_ELEMENTS)
     differences = Differences(len(candidates))
     sources = [job.base, *candidates]
-    with one_torch_thread(), ThreadPoolExecutor(n_threads or count_threads(), thread_name_prefix="health") as pool:
+    with one_thread(), ThreadPoolExecutor(n_threads or count_threads(), thread_name_prefix="health") as pool:
         sums = list(pool.map(lambda sample: sum_sample(sources, sample, differences), samples))
     health = _summarise([source.name for source in candidates], samples, sums, differences)
     logger.info(

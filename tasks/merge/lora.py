@@ -4,12 +4,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
+from tasks.arithmetic.block import Block
 from tasks.lora.adapted import LowRank
 from tasks.lora.adapter import Adapter
-from tasks.merge.sources import TORCH_DTYPES, FileSource, ReadBlock, TensorSource, describe, row_length
+from tasks.merge.sources import FileSource, ReadBlock, TensorSource, describe, row_length
 from tasks.tensors import DTYPE_BYTES, TensorView
 
 
@@ -44,17 +42,17 @@ class LoraSource:
                 return
             stored_bytes = DTYPE_BYTES[describe(inner, tensor_name).dtype]
             view = describe(self, tensor_name)
-            dtype, length = TORCH_DTYPES[view.dtype], row_length(view.shape)
+            length = row_length(view.shape)
             low_rank = LowRank(change)
             scratch = memoryview(bytearray(0))
 
-            def read(first: int, n_elements: int, buffer: memoryview) -> Tensor:
+            def read(first: int, n_elements: int, buffer: memoryview) -> Block:
                 nonlocal scratch
                 if len(scratch) < n_elements * stored_bytes:
                     scratch = memoryview(bytearray(n_elements * stored_bytes))
-                block = torch.frombuffer(buffer, dtype=dtype, count=n_elements)
-                block.copy_(read_stored(first, n_elements, scratch))
-                low_rank.add_to(block.view(-1, length), first // length)
+                block = Block(buffer, view.dtype, n_elements)
+                rows = block.tensor().copy_(read_stored(first, n_elements, scratch).tensor()).view(-1, length)
+                low_rank.add_to(rows, first // length)
                 return block
 
             yield read

@@ -1,27 +1,35 @@
 """NaN and infinity in blocks: found in passing, and named by tensor and candidate."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from tasks.arithmetic.block import Numbers, as_tensor
 from tasks.errors import NonFiniteError
 from tasks.merge.sources import TensorSource, describe
 from tasks.tensors import TensorView
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
-def is_finite(block: Tensor) -> bool:
+
+def is_finite(numbers: Numbers) -> bool:
     """Whether a block holds neither NaN nor infinity.
 
     Either shows in the sum, which takes a thirtieth of the time. Only a sum that overflowed says nothing; in
     float32, where float16 numbers are summed, that does not happen.
     """
+    block = as_tensor(numbers)
     total = block.sum(dtype=torch.float32) if block.dtype == torch.float16 else block.sum()
     return math.isfinite(float(total)) or bool(torch.isfinite(block).all())
 
 
-def refuse_inputs(tensor: TensorView, sources: Sequence[TensorSource], blocks: Sequence[Tensor]) -> None:
+def refuse_inputs(tensor: TensorView, sources: Sequence[TensorSource], blocks: Sequence[Numbers]) -> None:
     """Name the sources whose blocks hold NaN or infinity.
 
     Raises:
@@ -30,7 +38,7 @@ def refuse_inputs(tensor: TensorView, sources: Sequence[TensorSource], blocks: S
     guilty = [
         f"{source.name} ({describe(source, tensor.name).file})"
         for source, block in zip(sources, blocks, strict=True)
-        if not bool(torch.isfinite(block).all())
+        if not bool(torch.isfinite(as_tensor(block)).all())
     ]
     if guilty:
         raise NonFiniteError(

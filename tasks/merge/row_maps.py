@@ -1,18 +1,26 @@
 """A model whose rows are read in another order, some of them from other models, as if they stood so in its files."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tasks.merge.sources import TORCH_DTYPES, ReadBlock, TensorSource, describe
+from tasks.arithmetic.block import Block
+from tasks.merge.sources import ReadBlock, TensorSource, describe
 from tasks.tensors import DTYPE_BYTES, TensorView
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 MEAN = -1
 """In place of a model and a row: the mean of several."""
@@ -65,9 +73,9 @@ class RowMappedSource:
                 index: _RowReader(self.models[index], tensor_name, length, files) for index in self._models_read()
             }
 
-            def read(first: int, n_elements: int, buffer: memoryview) -> Tensor:
-                block = torch.frombuffer(buffer, dtype=TORCH_DTYPES[view.dtype], count=n_elements)
-                into = block.view(-1, length)
+            def read(first: int, n_elements: int, buffer: memoryview) -> Block:
+                block = Block(buffer, view.dtype, n_elements)
+                into = block.tensor().view(-1, length)
                 start, stop = first // length, (first + n_elements) // length
                 for begin, end in _runs(self.rows, start, stop):
                     model = int(self.rows.model[begin])
@@ -119,7 +127,7 @@ class _RowReader:
         n_elements = n_rows * self._length
         if len(self._buffer) < n_elements * self._element_bytes:
             self._buffer = memoryview(bytearray(n_elements * self._element_bytes))
-        return self._read(row * self._length, n_elements, self._buffer).view(n_rows, self._length)
+        return self._read(row * self._length, n_elements, self._buffer).tensor().view(n_rows, self._length)
 
 
 def _runs(rows: Rows, start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -6,24 +6,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
+from tasks.arithmetic.block import Block
 from tasks.merge.ranges import open_descriptor, read_range
 from tasks.tensors import DTYPE_BYTES, TensorView
-
-TORCH_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-"""safetensors dtype to torch's."""
 
 
 class ReadBlock(Protocol):
     """Reads blocks of one tensor of one source; used by one thread."""
 
-    def __call__(self, first: int, n_elements: int, buffer: memoryview) -> Tensor:
+    def __call__(self, first: int, n_elements: int, buffer: memoryview) -> Block:
         """A block of the flat tensor.
 
         Args:
@@ -70,7 +61,7 @@ class FileBlocks:
 
     def __init__(self, descriptor: int, view: TensorView):
         self.descriptor = descriptor
-        self.dtype = TORCH_DTYPES[view.dtype]
+        self.dtype = view.dtype
         self._view = view
         self._size = DTYPE_BYTES[view.dtype]
 
@@ -78,10 +69,10 @@ class FileBlocks:
         """Where in the file an element begins."""
         return self._view.start + element * self._size
 
-    def __call__(self, first: int, n_elements: int, buffer: memoryview) -> Tensor:
+    def __call__(self, first: int, n_elements: int, buffer: memoryview) -> Block:
         """See `ReadBlock`."""
         read_range(self.descriptor, self.start_of(first), buffer[: n_elements * self._size], self._view.file)
-        return torch.frombuffer(buffer, dtype=self.dtype, count=n_elements)
+        return Block(buffer, self.dtype, n_elements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +132,7 @@ def reading_anywhere(source: TensorSource, tensor_name: str) -> Generator[ReadBl
             return
         length = row_length(describe(source, tensor_name).shape)
 
-        def read(first: int, n_elements: int, buffer: memoryview) -> Tensor:
+        def read(first: int, n_elements: int, buffer: memoryview) -> Block:
             start = first - first % length
             stop = -(-(first + n_elements) // length) * length
             return read_rows(start, stop - start, buffer)[first - start : first - start + n_elements]

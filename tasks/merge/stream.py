@@ -10,12 +10,9 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from tasks.merge.blocks import BlockSizes, Buffers, OnWritten, copy_part, merge_part
 from tasks.merge.device import N_SLOTS, DeviceBuffers
@@ -23,6 +20,7 @@ from tasks.merge.job import Job, Part
 from tasks.merge.sources import extra_elements
 from tasks.messages import list_some
 from tasks.tensors import DTYPE_BYTES, FLOAT_DTYPES
+from tasks.torch_when_used import one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ def stream_tensors(
         finally:
             idle.put(buffers)
 
-    with one_torch_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
+    with one_thread(), ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
         try:
             for part in parts:
                 pool.submit(run, part).add_done_callback(events.put)
@@ -135,17 +133,6 @@ def _follow(
             if report_progress:
                 report_progress(done, total)
     return differing
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None]:
-    """Let each of our threads compute alone: torch's own would wait for each other at every block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _warn_of_differences(differing: Mapping[str, set[str]]) -> None:

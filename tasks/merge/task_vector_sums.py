@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.arithmetic.reductions import REDUCTION_BLOCK
@@ -77,14 +76,14 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.bytes = memoryview(bytearray(0))
-        self.wide = torch.empty((0, REDUCTION_BLOCK), dtype=torch.float64)
+        self.wide = np.empty((0, REDUCTION_BLOCK))
 
     def reserve(self, n_sources: int, n_bytes: int) -> None:
         """Room for the bytes of one piece, and for the pieces of so many sources and one product in float64."""
         if len(self.bytes) < n_bytes:
             self.bytes = memoryview(bytearray(n_bytes))
         if len(self.wide) < n_sources + 1:
-            self.wide = torch.empty((n_sources + 1, REDUCTION_BLOCK), dtype=torch.float64)
+            self.wide = np.empty((n_sources + 1, REDUCTION_BLOCK))
 
 
 _SCRATCH = _Scratch()
@@ -126,8 +125,11 @@ def _sum_piece(
 ) -> TaskVectorSums:
     wide = _SCRATCH.wide[: len(readers) + 1, :n_elements]
     for index, read in enumerate(readers):
-        wide[index].copy_(wide[0] if read is None else read(first, n_elements, _SCRATCH.bytes))
-    base, vectors, product = wide.numpy()[0], wide.numpy()[1:-1], wide.numpy()[-1]
+        if read is None:
+            wide[index] = wide[0]
+        else:
+            read(first, n_elements, _SCRATCH.bytes).copy_in_float64(wide[index])
+    base, vectors, product = wide[0], wide[1:-1], wide[-1]
     # Inputs that are not finite are the merge's to refuse.
     with np.errstate(all="ignore"):
         sums = TaskVectorSums.zero(len(vectors))

@@ -6,10 +6,8 @@ Every read of its own takes Python's lock twice, for which the threads of a merg
 import ctypes
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from tasks.arithmetic.library import code_of, is_known_dtype, load_library
+from tasks.arithmetic.block import Block
+from tasks.arithmetic.library import code_of, load_library
 from tasks.merge.sources import FileBlocks, ReadBlock
 
 _READ, _NOT_FINITE = 0, 2
@@ -25,16 +23,16 @@ class WholeReads:
         self._descriptors = (ctypes.c_int * len(readers))(*[reader.descriptor for reader in readers])
         self._codes = (ctypes.c_int * len(readers))(*[code_of(reader.dtype) for reader in readers])
         self._starts = (ctypes.c_int64 * len(readers))()
-        self._blocks: list[Tensor] = []
+        self._blocks: list[Block] = []
 
     @classmethod
     def of(cls, readers: Sequence[ReadBlock], buffers: Sequence[memoryview]) -> "WholeReads | None":
         """Reads of all of them; None where the library cannot do that."""
-        files = [reader for reader in readers if isinstance(reader, FileBlocks) and is_known_dtype(reader.dtype)]
+        files = [reader for reader in readers if isinstance(reader, FileBlocks) and code_of(reader.dtype) is not None]
         library = load_library()
         return cls(library, files, buffers) if library and files and len(files) == len(readers) else None
 
-    def read(self, first: int, n_elements: int, looks_for_nan: bool) -> tuple[Sequence[Tensor], bool] | None:
+    def read(self, first: int, n_elements: int, looks_for_nan: bool) -> tuple[Sequence[Block], bool] | None:
         """A block of every file.
 
         Args:
@@ -59,9 +57,9 @@ class WholeReads:
     def _take(self, n_elements: int) -> None:
         """Use the beginning of every buffer for a block of so many elements."""
         self._blocks = [
-            torch.frombuffer(buffer, dtype=reader.dtype, count=n_elements)
+            Block(buffer, reader.dtype, n_elements)
             for reader, buffer in zip(self._readers, self._buffers, strict=False)
         ]
-        sizes = [block.nbytes for block in self._blocks]
+        sizes = [len(block.memory) for block in self._blocks]
         self._sizes = (ctypes.c_int64 * len(sizes))(*sizes)
-        self._addresses = (ctypes.c_void_p * len(sizes))(*[block.data_ptr() for block in self._blocks])
+        self._addresses = (ctypes.c_void_p * len(sizes))(*[block.address for block in self._blocks])

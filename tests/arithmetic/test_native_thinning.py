@@ -3,6 +3,7 @@
 import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -141,11 +142,11 @@ def test_rows_of_any_kind_are_ranked_all_the_same(kind: str, length: int):
     if kind == "many numbers":
         few += 0.5
     # No number reaches the chance 2**31 - 1, so that the rescaled row shows each element's chance.
-    chances = torch.linspace(2**30, 2**31 - 1, 2 * length + 1, dtype=torch.float64).to(torch.int32)
+    chances = torch.linspace(2**30, 2**31 - 1, 2 * length + 1, dtype=torch.float64).to(torch.int32).numpy()
     out, zeros = torch.empty(length), torch.zeros(length)
     kept = native_thinning.keep_by_rank((1, 2), chances, rescale=True)
     assert native_thinning.thinned_sum_rounded(zeros, zeros, [row], [kept], [1.0], None, False, 1.0, 0, length, out)
-    ranked = by_rank(row, length, chances.numpy(), torch.empty(length, dtype=torch.int32).numpy())
+    ranked = by_rank(row, length, chances, np.empty(length, np.int32))
     rescaled = row / (torch.from_numpy(ranked).float() * 2.0**-31)
     assert torch.equal(out[out != 0], rescaled[out != 0])
     assert out.count_nonzero() >= row.count_nonzero() // 2

@@ -24,7 +24,7 @@ def read_whole(source: TensorSource, name: str, step: int = 10**9) -> Tensor:
     buffer = memoryview(bytearray(8 * (min(step, view.n_elements) + extra_elements(source, name))))
     with reading_anywhere(source, name) as read:
         starts = range(0, view.n_elements, step)
-        blocks = [read(start, min(step, view.n_elements - start), buffer).clone() for start in starts]
+        blocks = [read(start, min(step, view.n_elements - start), buffer).tensor().clone() for start in starts]
     return torch.cat(blocks).reshape(view.shape)
 
 

@@ -337,7 +337,7 @@ def test_rows_far_apart_bring_nothing_that_lies_between_them(family: list[Checkp
     with source.reading("embed.weight") as read:
         buffer = memoryview(bytearray(24 * 4))
         rows = [63, *range(62, 0, -2), 0, 1, 2, 3]
-        found = torch.stack([read(24 * row, 24, buffer).clone() for row in rows])
+        found = torch.stack([read(24 * row, 24, buffer).tensor().clone() for row in rows])
     assert torch.equal(found, draw(3)["embed.weight"][rows])
     # Backwards one row each; forwards twice as many with each request: row 0 alone, then 1 and 2, then 3 to 6.
     assert asked == [24 * 4] * 33 + [2 * 24 * 4, 4 * 24 * 4]

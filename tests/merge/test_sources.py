@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tasks.arithmetic.block import Block
 from tasks.checkpoint import read_tensor_views
 from tasks.merge.sources import FileSource, ReadBlock, describe, extra_elements, reading_anywhere
 from tasks.tensors import TensorView
@@ -32,12 +33,13 @@ class RowSource:
     def reading(self, tensor_name: str) -> Generator[ReadBlock]:
         length = self.tensor.shape[-1]
 
-        def read(first: int, n_elements: int, buffer: memoryview) -> Tensor:
+        def read(first: int, n_elements: int, buffer: memoryview) -> Block:
             assert first % length == n_elements % length == 0
             assert len(buffer) >= 4 * n_elements
             self.read.append((first, n_elements))
-            block = torch.frombuffer(buffer, dtype=torch.float32, count=n_elements)
-            return block.copy_(self.tensor.flatten()[first : first + n_elements])
+            block = Block(buffer, "F32", n_elements)
+            block.tensor().copy_(self.tensor.flatten()[first : first + n_elements])
+            return block
 
         yield read
 
@@ -47,7 +49,7 @@ def test_a_block_of_a_file_comes_in_the_dtype_of_the_file(make_checkpoint, dtype
     values = torch.tensor([0, 1, 1, 0, 1]).to(dtype)
     source = FileSource("a", read_tensor_views(make_checkpoint("a", {"w": values}).folder))
     with source.reading("w") as read:
-        block = read(1, 3, memoryview(bytearray(24)))
+        block = read(1, 3, memoryview(bytearray(24))).tensor()
     assert block.dtype == dtype
     assert block.tolist() == values[1:4].tolist()
     assert not source.whole_rows("w")
@@ -59,7 +61,7 @@ def test_any_block_can_be_read_of_a_source_of_whole_rows(first: int, n_elements:
     source = RowSource(torch.arange(35.0).reshape(5, 7))
     buffer = memoryview(bytearray(4 * (n_elements + extra_elements(source, "w"))))
     with reading_anywhere(source, "w") as read:
-        assert read(first, n_elements, buffer).tolist() == list(range(first, first + n_elements))
+        assert read(first, n_elements, buffer).array().tolist() == list(range(first, first + n_elements))
 
 
 def test_no_row_is_read_twice_where_blocks_end_with_one():

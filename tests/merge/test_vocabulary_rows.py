@@ -48,7 +48,7 @@ def read(source: TensorSource, name: str = "lm_head.bias", step: int = 10**9) ->
     buffer = memoryview(bytearray(8 * (min(step, view.n_elements) + extra_elements(source, name))))
     with reading_anywhere(source, name) as read_block:
         starts = range(0, view.n_elements, step)
-        blocks = [read_block(start, min(step, view.n_elements - start), buffer).clone() for start in starts]
+        blocks = [read_block(start, min(step, view.n_elements - start), buffer).tensor().clone() for start in starts]
     return torch.cat(blocks).reshape(view.shape)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tasks.arithmetic import library
+from tasks.arithmetic.block import Block
 from tasks.arithmetic.library import load_library
 from tasks.merge.sources import FileBlocks
 from tasks.merge.whole_reads import WholeReads
@@ -42,8 +43,8 @@ def test_blocks_of_all_files_are_read_at_once(tmp_path: Path, descriptors: list[
         assert found is not None
         (narrow, wide), are_finite = found
         assert are_finite
-        assert torch.equal(wide, numbers[first : first + n_elements])
-        assert torch.equal(narrow, numbers[first : first + n_elements].bfloat16())
+        assert torch.equal(wide.tensor(), numbers[first : first + n_elements])
+        assert torch.equal(narrow.tensor(), numbers[first : first + n_elements].bfloat16())
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])
@@ -74,7 +75,7 @@ def test_other_dtypes_and_other_readers_are_left_alone(
     known = write(tmp_path, "b", "F32", torch.zeros(4), descriptors)
     buffers = [memoryview(bytearray(16)) for _ in range(2)]
     assert WholeReads.of([known, half], buffers) is None
-    assert WholeReads.of([known, lambda first, n_elements, buffer: torch.zeros(n_elements)], buffers) is None
+    assert WholeReads.of([known, lambda first, n_elements, buffer: Block(buffer, "F32", n_elements)], buffers) is None
     assert WholeReads.of([], buffers) is None
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
     load_library.cache_clear()

@@ -1,6 +1,8 @@
 """Model Breadcrumbs: leave out the largest changes and the smallest, and add up the rest."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, keep_by_size, keep_none
@@ -15,6 +17,9 @@ from tasks.arithmetic.sparsified import (
     normalize,
     task_vectors_of,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GAMMA = Parameter(
     "gamma", "candidate", 0.01, "Share of a task vector's elements that is left out as too large.", low=0, high=1

@@ -1,11 +1,16 @@
 """DARE: drop changes at random, make up for them by rescaling the others, and add up."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from tasks.arithmetic.method import Formula, Method, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, keep_at_random
 from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
 from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, Sparsifier, densities, normalize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DropAtRandom(Sparsifier):

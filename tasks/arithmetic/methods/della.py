@@ -1,10 +1,13 @@
 """DELLA: drop changes at random, small ones more often than large ones, rescale, and average by elected sign."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.arithmetic.method import Formula, Method, Parameter, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, keep_by_rank, keep_none
@@ -12,6 +15,9 @@ from tasks.arithmetic.random_masks import PositionalNumbers, as_chance
 from tasks.arithmetic.row_ranks import by_rank
 from tasks.arithmetic.scratch import SCRATCH
 from tasks.arithmetic.sparsified import DENSITY, LAMBDA, RESCALE, SparsifiedMerge, Sparsifier, densities, normalize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPSILON = Parameter(
     "epsilon",
@@ -52,8 +58,8 @@ class DropBySize(Sparsifier):
             vector.zero_()
         elif density < 1:
             by_size = keep_chances(density, self._epsilons[candidate], self._length)
-            chances = SCRATCH.vector("chances", len(vector), torch.int32).numpy()
-            by_rank(vector, self._length, by_size.numpy(), chances)
+            chances = SCRATCH.array("chances", len(vector), np.int32)
+            by_rank(vector, self._length, by_size, chances)
             self._numbers[candidate].keep_each(first, vector, chances, self._rescale)
 
     def thinning(self, candidate: int, first: int, n_elements: int) -> Thinning | None:
@@ -68,18 +74,17 @@ class DropBySize(Sparsifier):
 
 # Not kept by the formula: there is one for every tensor, all of them at once.
 @lru_cache(maxsize=16)
-def keep_chances(density: float, epsilon: float, length: int) -> Tensor:
+def keep_chances(density: float, epsilon: float, length: int) -> NDArray[np.int32]:
     """Probabilities of being kept, from the smallest to the largest element of a row.
 
     Returns:
-        (2 length + 1,) in int32, in units of 2**-31, as `by_rank` takes them: at 1 + twice the rank, counted from 0; at
+        (2 length + 1,) in units of 2**-31, as `by_rank` takes them: at 1 + twice the rank, counted from 0; at
         least 1, so that one can divide by it.
     """
     if length == 1:
-        return torch.full((3,), max(1, as_chance(density)), dtype=torch.int32)
-    probabilities = torch.arange(-1, 2 * length, dtype=torch.float64)
-    probabilities.mul_(epsilon / (length - 1)).add_(density - epsilon)
-    return probabilities.mul_(2.0**31).round_().clamp_(1, 2**31 - 1).to(torch.int32)
+        return np.full(3, max(1, as_chance(density)), np.int32)
+    probabilities = np.arange(-1, 2 * length) * (epsilon / (length - 1)) + (density - epsilon)
+    return np.clip(np.rint(probabilities * 2.0**31), 1, 2**31 - 1).astype(np.int32)
 
 
 def della(inputs: TensorInputs) -> Formula:

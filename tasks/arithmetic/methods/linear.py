@@ -1,12 +1,17 @@
 """Weighted average: model soups, LM-Cocktail."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Elementwise, Method, TensorInputs
 from tasks.arithmetic.native import sum_rounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Linear(Elementwise):
@@ -20,7 +25,7 @@ class Linear(Elementwise):
         return weighted_sum(candidates, self._weights, out)
 
     def combine_rounded(
-        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
     ) -> bool | None:
         """The same in one pass; see `tasks.arithmetic.native`."""
         return sum_rounded(candidates, self._weights, out)

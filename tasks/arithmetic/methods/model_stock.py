@@ -1,16 +1,24 @@
 """Model Stock: from the base towards the mean of its fine-tunes, as far as the angle between them says."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.method import Elementwise, Formula, Method, Parameter, TensorInputs
 from tasks.arithmetic.reductions import Array, in_float64, row_dot_products
 from tasks.arithmetic.task_vectors import add_task_vectors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 
 def make_model_stock(inputs: TensorInputs) -> Formula:
@@ -48,7 +56,7 @@ class _ByTensor:
         self._pairs = list(combinations(range(n_candidates), 2))
         self._share: float | None = None
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         self._products.add(candidates, _needed(base))
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -100,7 +108,7 @@ def _mean_cosines(rows: Sequence[Array]) -> Array:
     return total / len(pairs)
 
 
-def _needed(base: Tensor | None) -> Tensor:
+def _needed(base: AnyNumbers | None) -> AnyNumbers:
     if base is None:
         raise ValueError("model_stock needs the base's tensors")
     return base

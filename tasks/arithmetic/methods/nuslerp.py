@@ -1,18 +1,26 @@
 """NuSLERP: slerp of two models, or of what training changed in them, by tensor, row or column."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Elementwise, Formula, Method, Parameter, TensorInputs
 from tasks.arithmetic.reductions import Array, ColumnDotProducts, in_float64, row_dot_products
 from tasks.arithmetic.spherical import slerp_coefficients
 from tasks.arithmetic.task_vectors import add_task_vectors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from tasks import torch_when_used as torch
 
 
 def make_nuslerp(inputs: TensorInputs) -> Formula:
@@ -66,7 +74,7 @@ class _ByTensor:
         self._products = DotProducts(2)
         self._coefficients: tuple[float, float] | None = None
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         self._products.add(candidates, base)
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -106,7 +114,7 @@ class _ByColumn:
         self._products = ColumnDotProducts(2, n_columns)
         self._factors: tuple[Array, Array] | None = None
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         self._products.add(first, in_float64(candidates, base))
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:

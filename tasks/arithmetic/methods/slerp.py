@@ -1,14 +1,19 @@
 """Slerp: along the arc from one model to another."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Method, Parameter, TensorInputs
 from tasks.arithmetic.native import sum_rounded
 from tasks.arithmetic.spherical import slerp_coefficients
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Slerp:
@@ -27,7 +32,7 @@ class Slerp:
         self._products = DotProducts(2)
         self._coefficients: tuple[float, float] | None = (1 - self._t, self._t) if self.n_passes == 0 else None
 
-    def observe(self, number: int, first: int, base: Tensor | None, candidates: Sequence[Tensor]) -> None:
+    def observe(self, number: int, first: int, base: Numbers | None, candidates: Sequence[Numbers]) -> None:
         """Add to the products that tell the angle."""
         self._products.add(_ends(base, candidates))
 
@@ -36,12 +41,14 @@ class Slerp:
         return weighted_sum(*self._counted(base, candidates), out)
 
     def combine_rounded(
-        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
     ) -> bool | None:
         """The same in one pass; see `tasks.arithmetic.native`."""
         return sum_rounded(*self._counted(base, candidates), out)
 
-    def _counted(self, base: Tensor | None, candidates: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+    def _counted(
+        self, base: AnyNumbers | None, candidates: Sequence[AnyNumbers]
+    ) -> tuple[list[AnyNumbers], list[float]]:
         """The blocks of the ends that count, and their coefficients."""
         if self._coefficients is None:
             dot = self._products.dot
@@ -51,7 +58,7 @@ class Slerp:
         return [end for end, _ in counted], [coefficient for _, coefficient in counted]
 
 
-def _ends(base: Tensor | None, candidates: Sequence[Tensor]) -> Sequence[Tensor]:
+def _ends(base: AnyNumbers | None, candidates: Sequence[AnyNumbers]) -> Sequence[AnyNumbers]:
     """The two blocks between which to interpolate.
 
     Raises:

@@ -1,12 +1,17 @@
 """Task arithmetic: what training changed, added to another model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.method import Elementwise, Method, Parameter, TensorInputs
 from tasks.arithmetic.native import add_task_vectors_rounded
 from tasks.arithmetic.task_vectors import add_task_vectors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TaskArithmetic(Elementwise):
@@ -30,13 +35,15 @@ class TaskArithmetic(Elementwise):
         return add_task_vectors(general, base, skills, self._omegas, self._scale, out)
 
     def combine_rounded(
-        self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
     ) -> bool | None:
         """The same in one pass; see `tasks.arithmetic.native`."""
         general, base, skills = self._take(base, candidates)
         return add_task_vectors_rounded(general, base, skills, self._omegas, self._scale, out) if skills else None
 
-    def _take(self, base: Tensor | None, candidates: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _take(
+        self, base: AnyNumbers | None, candidates: Sequence[AnyNumbers]
+    ) -> tuple[AnyNumbers, AnyNumbers, list[AnyNumbers]]:
         """The general model, the base and the skills."""
         if base is None:
             raise ValueError("task_arithmetic needs the base's tensors")

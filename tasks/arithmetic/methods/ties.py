@@ -1,6 +1,8 @@
 """TIES: keep the largest changes, elect a sign for every parameter, average what agrees with it."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from tasks.arithmetic.method import Formula, Method, TensorInputs
 from tasks.arithmetic.native_thinning import Thinning, keep_by_size, keep_none
@@ -14,6 +16,9 @@ from tasks.arithmetic.sparsified import (
     normalize,
     task_vectors_of,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class KeepLargest(SparsifierBySize):
