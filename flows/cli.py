@@ -2,7 +2,7 @@
 
 With `--json`, stdout holds one JSON object and nothing else; logs and progress go to stderr. Exit codes: 0 done
 (published, or unchanged), 1 failed, 2 wrong usage or recipe, 3 the gate said no. Commands import what they run when
-they run, so that `cocktail merge` starts as fast as torch does and `--help` faster.
+they run, so that `cocktail merge` starts without torch and `--help` without most else.
 """
 
 import io

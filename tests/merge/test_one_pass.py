@@ -1,5 +1,8 @@
 """Whole merges with and without the library in C: the same files, and the same words where a number overflows."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,39 @@ def test_the_files_are_those_that_torch_writes(
     found = merge(models, "in one pass", **options)
     monkeypatch.setattr(library, "load_library", lambda: None)
     assert found == merge(models, "by torch", **options)
+
+
+WITHOUT_TORCH = [name for name in METHODS if name not in ("model_stock", "nuslerp")]
+
+
+@pytest.mark.skipif(library.load_library() is None, reason="there is no C compiler")
+def test_none_of_it_needs_torch(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path):
+    """It takes longer to import than to merge a small model."""
+    dtypes = (torch.bfloat16, torch.float32, torch.bfloat16)
+    folders = [str(make_checkpoint(f"model {seed}", draw(seed, dtype)).folder) for seed, dtype in enumerate(dtypes)]
+    cases = [{"method": name.partition(",")[0]} | METHODS[name] for name in WITHOUT_TORCH]
+    program = """
+import json, sys
+from pathlib import Path
+from tasks.checkpoint import describe_folder
+from tasks.digests import hash_file
+from tasks.merge.merge import merge_checkpoints
+folders, cases, output = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
+def describe(name, folder):
+    files = {p.name: hash_file(p) for p in folder.iterdir()}
+    return describe_folder(name, str(folder), folder, files)
+base, law, news = (describe(name, Path(folder)) for name, folder in zip(("base", "law", "news"), folders))
+for number, case in enumerate(cases):
+    merge_checkpoints(base, [law, news], {"law": 0.4, "news": 0.6}, dtype="base", max_shard_bytes=10**9, template=base,
+        output=output / str(number), **case)
+    print(case["method"], {"torch", "numba"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(folders), json.dumps(cases), str(tmp_path)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert done.stdout.splitlines() == [f"{case['method']} set()" for case in cases]
 
 
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
