@@ -10,7 +10,7 @@ needs: two candidates, and the base for methods on task vectors. Rows:
 * sha256: the same, and what was written is read again and hashed on the way, in order, by one thread at a time
 * merge: the whole of `merge_checkpoints`, with sha256 of the output and fsync
 * process: a Python process that does that, from its start to its end, and the most memory it held
-* cocktail merge: the command, with its sampled health and its tables; importing torch alone is told below
+* cocktail merge: the command, with its sampled health and its tables; neither imports torch, of which is told below
 
 `--device cuda:0` adds rows of the methods that a GPU can compute. `--oracles FOLDER` adds mergekit and LM_Cocktail in
 their own environments (`reference/README.md`), whole processes; LM_Cocktail writes twice the bytes, in float32.
@@ -98,13 +98,13 @@ def describe_hashing(checkpoint: Checkpoint, repeats: int) -> str:
 
 
 def describe_import(repeats: int) -> str:
-    """What a process takes to start, which no command that merges can do without."""
+    """What a process would take to start if it could not do without torch."""
     seconds: list[float] = []
     for _ in range(repeats):
         started = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
         seconds.append(time.perf_counter() - started)
-    return f"A process that imports torch and ends: {statistics.median(seconds):.2f} s."
+    return f"A process that imports torch, which these do not, and ends: {statistics.median(seconds):.2f} s."
 
 
 def run_cocktail(recipe: Path, output: Path) -> None:

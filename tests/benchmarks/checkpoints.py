@@ -1,17 +1,23 @@
 """Checkpoints for the benchmarks of merges: Llamas of real shapes that any package loads, of numbers or of holes."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from tasks.checkpoint import SINGLE_FILE, describe_folder
 from tasks.digests import hash_file
 from tasks.merge.layout import plan_layout
 from tasks.records import Checkpoint, FileDigest
 from tasks.tensors import TensorView
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from tasks import torch_when_used as torch
 
 TOKENIZER = Path(__file__).parents[2] / "deployments/demo/models/decoder/base"
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from tasks import torch_when_used as torch
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -24,7 +25,7 @@ def describe_machine() -> str:
     return (
         f"{found.get('model name', platform.machine())}{generation}, {torch.backends.cpu.get_cpu_capability()}, "
         f"{os.cpu_count()} cores, {_python_speed():.0f} million additions a second in Python "
-        f"{platform.python_version()}, torch {torch.__version__}"
+        f"{platform.python_version()}, torch {version('torch')}"
     )
 
 
