@@ -22,12 +22,14 @@ INLINE void fill_patterns(const void *block, int dtype, const void *origin, int 
                           uint32_t *restrict patterns) {
     if (dtype == BFLOAT16 && origin_dtype == BFLOAT16)
         fill_with(block, BFLOAT16, origin, BFLOAT16, first, n, patterns);
-    else if (dtype == BFLOAT16)
-        fill_with(block, BFLOAT16, origin, FLOAT32, first, n, patterns);
-    else if (origin_dtype == BFLOAT16)
-        fill_with(block, FLOAT32, origin, BFLOAT16, first, n, patterns);
-    else
-        fill_with(block, FLOAT32, origin, FLOAT32, first, n, patterns);
+    else if (dtype == FLOAT16 && origin_dtype == FLOAT16)
+        fill_with(block, FLOAT16, origin, FLOAT16, first, n, patterns);
+    else {
+        float numbers[TILE], from[TILE];
+        load(block, dtype, first, n, numbers);
+        load(origin, origin_dtype, first, n, from);
+        fill_with(numbers, FLOAT32, from, FLOAT32, 0, n, patterns);
+    }
 }
 
 /*

@@ -17,6 +17,8 @@
 INLINE void load_wide(const void *block, int dtype, ptrdiff_t first, int n, double *restrict out) {
     if (dtype == BFLOAT16)
         for (int i = 0; i < n; i++) out[i] = (double)element(block, BFLOAT16, first + i);
+    else if (dtype == FLOAT16)
+        for (int i = 0; i < n; i++) out[i] = (double)element(block, FLOAT16, first + i);
     else
         for (int i = 0; i < n; i++) out[i] = (double)element(block, FLOAT32, first + i);
 }
@@ -99,6 +101,8 @@ CLONES int add_products(const void *const *blocks, const int *dtypes, int n_vect
         if (is_plain_pair && (n_seen + done) % (STRIP * N_LANES) == 0 && n_elements - done >= STRIP * N_LANES) {
             if (dtypes[0] == BFLOAT16)
                 add_strip(blocks[0], blocks[1], BFLOAT16, done, lanes);
+            else if (dtypes[0] == FLOAT16)
+                add_strip(blocks[0], blocks[1], FLOAT16, done, lanes);
             else
                 add_strip(blocks[0], blocks[1], FLOAT32, done, lanes);
             done += STRIP * N_LANES;

@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 
-#define VERSION 4
+#define VERSION 5
 #define CHUNK 256
 
 INLINE void multiply(float *restrict total, float factor, int n) {
@@ -15,26 +15,23 @@ INLINE void multiply(float *restrict total, float factor, int n) {
 
 /* total += factor * block, product and sum rounded once. */
 INLINE void add_product(float *restrict total, const void *block, int dtype, ptrdiff_t first, float factor, int n) {
-    if (dtype == BFLOAT16) {
-        const uint16_t *restrict from = (const uint16_t *)block + first;
-        for (int i = 0; i < n; i++) total[i] = fmaf(factor, from_bits((uint32_t)from[i] << 16), total[i]);
-    } else {
-        const float *restrict from = (const float *)block + first;
-        for (int i = 0; i < n; i++) total[i] = fmaf(factor, from[i], total[i]);
-    }
+    if (dtype == BFLOAT16)
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, BFLOAT16, first + i), total[i]);
+    else if (dtype == FLOAT16)
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, FLOAT16, first + i), total[i]);
+    else
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, FLOAT32, first + i), total[i]);
 }
 
 /* total += factor * (block - origin), the difference rounded by itself. */
 INLINE void add_change(float *restrict total, const void *block, int dtype, ptrdiff_t first,
                        const float *restrict origin, float factor, int n) {
-    if (dtype == BFLOAT16) {
-        const uint16_t *restrict from = (const uint16_t *)block + first;
-        for (int i = 0; i < n; i++)
-            total[i] = fmaf(factor, from_bits((uint32_t)from[i] << 16) - origin[i], total[i]);
-    } else {
-        const float *restrict from = (const float *)block + first;
-        for (int i = 0; i < n; i++) total[i] = fmaf(factor, from[i] - origin[i], total[i]);
-    }
+    if (dtype == BFLOAT16)
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, BFLOAT16, first + i) - origin[i], total[i]);
+    else if (dtype == FLOAT16)
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, FLOAT16, first + i) - origin[i], total[i]);
+    else
+        for (int i = 0; i < n; i++) total[i] = fmaf(factor, element(block, FLOAT32, first + i) - origin[i], total[i]);
 }
 
 INLINE uint32_t sum_weighted(const void *const *blocks, const int *dtypes, const float *weights, int n_blocks,

@@ -32,7 +32,7 @@
 /* Elements that stay in the cache nearest to a core while several steps are done with them. */
 #define TILE 1024
 
-enum dtype { BFLOAT16 = 0, FLOAT32 = 1 };
+enum dtype { BFLOAT16 = 0, FLOAT32 = 1, FLOAT16 = 2 };
 
 INLINE float from_bits(uint32_t bits) {
     float number;
@@ -49,20 +49,41 @@ INLINE uint32_t to_bits(float number) {
 /* Those of a magnitude: they are ordered like the magnitudes. */
 INLINE uint32_t pattern_of(float number) { return to_bits(number) & 0x7fffffffu; }
 
+/* A float16 number, by integers and exact sums, so that it takes no instruction that a processor may lack. */
+INLINE float from_half(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = half & 0x7fffu, shifted = magnitude << 13;
+    /* The mantissa of a subnormal number, as that of 2^-14, has 2^-14 too much. */
+    uint32_t small = to_bits(from_bits(shifted + 0x38800000u) - 0x1p-14f);
+    uint32_t large = shifted + (magnitude < 0x7c00u ? 0x38000000u : 0x70000000u);
+    return from_bits(sign | (magnitude < 0x0400u ? small : large));
+}
+
+/* The nearest float16 number, half to even. */
+INLINE uint16_t to_half(float number) {
+    uint32_t bits = to_bits(number), magnitude = bits & 0x7fffffffu;
+    /* In a sum with 0.5 the last digit is 2^-24, as in a subnormal number. */
+    uint32_t small = to_bits(from_bits(magnitude) + 0.5f) - 0x3f000000u;
+    uint32_t large = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+    uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    uint32_t finite = magnitude < 0x38800000u ? small : large;
+    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude < 0x47800000u ? finite : special));
+}
+
 /* Element i of a block; the dtype is best known to the compiler. */
 INLINE float element(const void *block, int dtype, ptrdiff_t i) {
-    return dtype == BFLOAT16 ? from_bits((uint32_t)((const uint16_t *)block)[i] << 16) : ((const float *)block)[i];
+    if (dtype == BFLOAT16) return from_bits((uint32_t)((const uint16_t *)block)[i] << 16);
+    if (dtype == FLOAT16) return from_half(((const uint16_t *)block)[i]);
+    return ((const float *)block)[i];
 }
 
 /* n elements of a block from element `first`, as float32. */
 INLINE void load(const void *block, int dtype, ptrdiff_t first, int n, float *restrict out) {
-    if (dtype == BFLOAT16) {
-        const uint16_t *restrict from = (const uint16_t *)block + first;
-        for (int i = 0; i < n; i++) out[i] = from_bits((uint32_t)from[i] << 16);
-    } else {
-        const float *restrict from = (const float *)block + first;
-        for (int i = 0; i < n; i++) out[i] = from[i];
-    }
+    if (dtype == BFLOAT16)
+        for (int i = 0; i < n; i++) out[i] = element(block, BFLOAT16, first + i);
+    else if (dtype == FLOAT16)
+        for (int i = 0; i < n; i++) out[i] = element(block, FLOAT16, first + i);
+    else
+        for (int i = 0; i < n; i++) out[i] = element(block, FLOAT32, first + i);
 }
 
 /* Put numbers from element `first`, rounded once, half to even; the bits of the largest magnitude that was seen. */
@@ -73,6 +94,13 @@ INLINE uint32_t store(const float *restrict numbers, int n, uint32_t largest, vo
             uint32_t bits = to_bits(numbers[i]), magnitude = bits & 0x7fffffffu;
             largest = magnitude > largest ? magnitude : largest;
             to[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+        }
+    } else if (dtype == FLOAT16) {
+        uint16_t *restrict to = (uint16_t *)out + first;
+        for (int i = 0; i < n; i++) {
+            uint32_t magnitude = pattern_of(numbers[i]);
+            largest = magnitude > largest ? magnitude : largest;
+            to[i] = to_half(numbers[i]);
         }
     } else {
         float *restrict to = (float *)out + first;
@@ -86,6 +114,8 @@ INLINE uint32_t store(const float *restrict numbers, int n, uint32_t largest, vo
 }
 
 /* Whether numbers up to this magnitude are finite, and stay so when they are rounded. */
-INLINE int is_finite(uint32_t largest, int dtype) { return largest < (dtype == BFLOAT16 ? 0x7f7f8000u : 0x7f800000u); }
+INLINE int is_finite(uint32_t largest, int dtype) {
+    return largest < (dtype == BFLOAT16 ? 0x7f7f8000u : dtype == FLOAT16 ? 0x477ff000u : 0x7f800000u);
+}
 
 #endif

@@ -24,10 +24,10 @@ else:
 logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
-VERSION = 4
+VERSION = 5
 """Of the functions in C; `kernels.c` says it, too."""
 
-_DTYPES = {"BF16": (0, 2), "F32": (1, 4)}
+_DTYPES = {"BF16": (0, 2), "F32": (1, 4), "F16": (2, 2)}
 """The code by which C knows a dtype, as safetensors calls it, and the bytes of a number."""
 _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t, ctypes.c_float
 _BLOCK = [_POINTER, _INT]
@@ -100,7 +100,7 @@ def _find(tensor: Tensor) -> tuple[str, int]:
     """Dtype and address of a tensor; no dtype if it is not here, or not one number after the other."""
     if not tensor.is_cpu or tensor.ndim != 1 or not tensor.is_contiguous():
         return "", 0
-    return {torch.bfloat16: "BF16", torch.float32: "F32"}.get(tensor.dtype, ""), tensor.data_ptr()
+    return {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}.get(tensor.dtype, ""), tensor.data_ptr()
 
 
 def code_of(dtype: str) -> int | None:

@@ -12,14 +12,14 @@ enum answer { READ = 0, FAILED = 1, NOT_FINITE = 2 };
 
 CLONES static int are_finite(const void *block, int dtype, ptrdiff_t n_elements) {
     uint32_t largest = 0;
-    if (dtype == BFLOAT16) {
+    if (dtype != FLOAT32) {
         const uint16_t *restrict numbers = block;
         uint16_t found = 0;
         for (ptrdiff_t i = 0; i < n_elements; i++) {
             uint16_t magnitude = numbers[i] & 0x7fffu;
             found = magnitude > found ? magnitude : found;
         }
-        largest = (uint32_t)found << 16;
+        largest = dtype == FLOAT16 && found >= 0x7c00u ? 0x7f800000u : (uint32_t)found << 16;
     } else {
         const uint32_t *restrict numbers = block;
         for (ptrdiff_t i = 0; i < n_elements; i++) {
@@ -41,7 +41,7 @@ int read_blocks(int n_blocks, const int *descriptors, const int64_t *offsets, co
             if (n_bytes <= 0) return FAILED;
             filled += n_bytes;
         }
-        if (dtypes && !are_finite(blocks[k], dtypes[k], sizes[k] / (dtypes[k] == BFLOAT16 ? 2 : 4))) answer = NOT_FINITE;
+        if (dtypes && !are_finite(blocks[k], dtypes[k], sizes[k] / (dtypes[k] == FLOAT32 ? 4 : 2))) answer = NOT_FINITE;
     }
     return answer;
 }

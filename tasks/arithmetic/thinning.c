@@ -31,6 +31,8 @@ INLINE void load_change(const void *block, int dtype, ptrdiff_t first, int n, co
                         float *restrict out) {
     if (dtype == BFLOAT16)
         for (int i = 0; i < n; i++) out[i] = element(block, BFLOAT16, first + i) - origin[i];
+    else if (dtype == FLOAT16)
+        for (int i = 0; i < n; i++) out[i] = element(block, FLOAT16, first + i) - origin[i];
     else
         for (int i = 0; i < n; i++) out[i] = element(block, FLOAT32, first + i) - origin[i];
 }

@@ -64,7 +64,7 @@ def step_by_step(formula: Formula, base: Tensor, candidates: list[Tensor], dtype
 @given(
     seed=st.integers(0, 2**20),
     shape=st.sampled_from([(1,), (7,), (3, 50), (40, 64), (2, 1500), (1100, 1), (5, 3, 90)]),
-    dtypes=st.lists(st.sampled_from([torch.bfloat16, torch.float32]), min_size=4, max_size=4),
+    dtypes=st.lists(st.sampled_from([torch.bfloat16, torch.float32, torch.float16]), min_size=4, max_size=4),
     levels=st.sampled_from(LEVELS),
     density=st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]),
     weights=st.sampled_from([(0.5, 0.5), (1.0, -0.3), (0.7, 0.0), (0.3, 0.4)]),
@@ -85,7 +85,7 @@ def test_one_pass_gives_the_bits_of_the_steps(
     with pytest.MonkeyPatch.context() as patch:
         without_c(patch)
         expected = step_by_step(make(method, shape, weights, **options), base, [first, second], dtypes[3])
-    bits = torch.int16 if dtypes[3] == torch.bfloat16 else torch.int32
+    bits = torch.int16 if dtypes[3].itemsize == 2 else torch.int32
     assert torch.equal(found.view(bits), expected.view(bits))
 
 
@@ -193,6 +193,6 @@ def test_what_is_not_finite_is_seen():
 
 
 def test_other_dtypes_are_left_to_numba():
-    half, one = torch.zeros(4, dtype=torch.float16), torch.zeros(4)
+    wide, one = torch.zeros(4, dtype=torch.float64), torch.zeros(4)
     kept = [native_thinning.Thinning()]
-    assert native_thinning.thinned_sum_rounded(one, one, [half], kept, [1.0], None, False, 1.0, 0, None, one) is None
+    assert native_thinning.thinned_sum_rounded(one, one, [wide], kept, [1.0], None, False, 1.0, 0, None, one) is None

@@ -172,6 +172,6 @@ def test_second_looks_in_other_blocks_than_the_first_count_nothing_twice():
 
 
 def test_blocks_that_c_does_not_know_are_not_counted_there():
-    half, one = torch.zeros(4, dtype=torch.float16), torch.zeros(4)
-    assert not native_counting.count_magnitudes([native_counting.Counting(half)], one)
+    wide, one = torch.zeros(4, dtype=torch.float64), torch.zeros(4)
+    assert not native_counting.count_magnitudes([native_counting.Counting(wide)], one)
     assert not native_counting.count_magnitudes([native_counting.Counting(one)], one[:3])
