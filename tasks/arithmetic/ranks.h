@@ -96,8 +96,8 @@ INLINE void sort_by_moves(const float *row, uint32_t *order, ptrdiff_t n, uint64
  */
 INLINE void number_sorted(const float *restrict row, ptrdiff_t n, uint32_t next, const int32_t *restrict values,
                           struct row_memory *memory) {
-    const uint32_t *restrict order = memory->order;
-    uint16_t *restrict bins = memory->bins;
+    const uint32_t *order = memory->order;
+    uint16_t *bins = memory->bins;
     uint32_t *counts = memory->counts;
     for (ptrdiff_t first = 0, stop = 0; first < n; first = stop, next++) {
         uint32_t *below = counts + bins[order[first]], pattern = pattern_of(row[order[first]]);
@@ -116,8 +116,8 @@ INLINE void number_sorted(const float *restrict row, ptrdiff_t n, uint32_t next,
 INLINE void value_by_counting(const float *restrict row, int32_t n_bins, ptrdiff_t n_mixed,
                               const int32_t *restrict values, struct row_memory *memory) {
     const ptrdiff_t length = memory->length;
-    const uint16_t *restrict bins = memory->bins;
-    uint32_t *restrict counts = memory->counts, *restrict order = memory->order;
+    const uint16_t *bins = memory->bins;
+    uint32_t *counts = memory->counts, *order = memory->order;
     memset(counts, 0, (size_t)n_bins * sizeof *counts);
     for (ptrdiff_t i = 0; i < length; i++) counts[bins[i]]++;
     /* Of an even bin the value; of an odd one how many elements lie below, and above that how many mixed ones. */
@@ -147,8 +147,8 @@ INLINE void value_by_counting(const float *restrict row, int32_t n_bins, ptrdiff
 INLINE void value_by_sorting(const float *restrict row, float limit, const int32_t *restrict values,
                              struct row_memory *memory) {
     const ptrdiff_t length = memory->length;
-    uint16_t *restrict bins = memory->bins;
-    uint32_t *restrict counts = memory->counts, *restrict order = memory->order;
+    uint16_t *bins = memory->bins;
+    uint32_t *counts = memory->counts, *order = memory->order;
     /* A scale that overflows would make NaN of 0. */
     float last = (float)(memory->n_bins - 1), scale = limit > 1e-30f && limit < 1e38f ? last / limit : 0.0f;
     for (ptrdiff_t i = 0; i < length; i++) {
@@ -179,7 +179,7 @@ INLINE void value_by_sorting(const float *restrict row, float limit, const int32
  */
 INLINE void value_row(const float *restrict row, const int32_t *restrict values, struct row_memory *memory) {
     const ptrdiff_t length = memory->length;
-    uint16_t *restrict bins = memory->bins;
+    uint16_t *bins = memory->bins;
     float limit = LAST_BIN * mean_magnitude(row, length), scale = 0.0f, width = 0.0f, last = 0.0f;
     if (length >= SHORTEST_COUNTED && limit > 1e-30f && limit < 1e30f) {
         ptrdiff_t most = length / 2 > FEWEST_MULTIPLES ? length / 2 : FEWEST_MULTIPLES;

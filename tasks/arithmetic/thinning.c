@@ -87,23 +87,24 @@ INLINE void keep_at_random(float *restrict vector, ptrdiff_t n, uint32_t positio
         vector[i] = (random_number(position + (uint32_t)i, key) >> 1) < chance ? vector[i] : 0.0f;
 }
 
-INLINE void keep_by_rank(float *restrict vector, ptrdiff_t n, uint32_t position, const struct thinning *thinning,
+/* Of each element the bin, of each bin the chance. */
+INLINE void keep_by_chances(float *restrict row, ptrdiff_t n, uint32_t position, const uint32_t *key, int rescale,
+                            const uint16_t *restrict bins, const uint32_t *restrict chances) {
+    const uint32_t own_key[2] = {key[0], key[1]};
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t chance = chances[bins[i]];
+        int is_kept = (random_number(position + (uint32_t)i, own_key) >> 1) < chance;
+        float probability = rescale ? (float)(int32_t)chance * 0x1p-31f : 1.0f;
+        row[i] = is_kept ? row[i] / probability : 0.0f;
+    }
+}
+
+INLINE void keep_by_rank(float *vector, ptrdiff_t n, uint32_t position, const struct thinning *thinning,
                          struct row_memory *memory) {
-    const uint32_t key[2] = {thinning->key[0], thinning->key[1]};
-    const int rescale = thinning->rescale;
-    const ptrdiff_t length = memory->length;
-    const uint16_t *restrict bins = memory->bins;
-    const uint32_t *restrict chances = memory->counts;
-    for (ptrdiff_t start = 0; start < n; start += length) {
-        float *restrict row = vector + start;
-        uint32_t first = position + (uint32_t)start;
-        value_row(row, thinning->chances, memory);
-        for (ptrdiff_t i = 0; i < length; i++) {
-            uint32_t chance = chances[bins[i]];
-            int is_kept = (random_number(first + (uint32_t)i, key) >> 1) < chance;
-            float probability = rescale ? (float)(int32_t)chance * 0x1p-31f : 1.0f;
-            row[i] = is_kept ? row[i] / probability : 0.0f;
-        }
+    for (ptrdiff_t start = 0; start < n; start += memory->length) {
+        value_row(vector + start, thinning->chances, memory);
+        keep_by_chances(vector + start, memory->length, position + (uint32_t)start, thinning->key, thinning->rescale,
+                        memory->bins, memory->counts);
     }
 }
 

@@ -221,14 +221,21 @@ class _Writer:
             result = Block(buffers.output, self._tensor.dtype, n_elements)
             is_finite = cast(OnePass, self._formula).combine_rounded(first, *self._inputs.split(used), result)
         if is_finite is None:
-            base, candidates = self._inputs.split([bring()[index] for index in self._used])
-            empty = buffers.empty_sum(torch_dtype(self._sum_dtype), n_elements)
-            total = self._formula.combine(first, base, candidates, empty)
+            total = self._combine(first, bring())
             is_finite = buffers.cast(total, self._tensor.dtype)
         if not is_finite:
             refuse_inputs(self._tensor, [self._inputs.sources[index] for index in self._used], used)
+            if total is None and not self._formula.n_passes:
+                # How far it goes, which was not kept.
+                total = self._combine(first, bring())
             raise overflow_error(self._tensor, total)
         write_range(self._target, self._tensor.start + first * self._size, buffers.output[: n_elements * self._size])
+
+    def _combine(self, first: int, brought: Sequence[Tensor]) -> Tensor:
+        """The combination of a block, not yet rounded."""
+        base, candidates = self._inputs.split([brought[index] for index in self._used])
+        empty = self._inputs.buffers.empty_sum(torch_dtype(self._sum_dtype), brought[0].numel())
+        return self._formula.combine(first, base, candidates, empty)
 
 
 def _observe(formula: Formula, number: int, part: Part, inputs: _OpenTensor, cancelled: threading.Event) -> None:

@@ -1,6 +1,6 @@
 """Merge checkpoints into new ones: check everything, plan every byte, stream, verify, name.
 
-Needs torch and nothing larger: neither transformers nor Prefect.
+Needs neither transformers nor Prefect, and torch only for what the library in C does not know (`torch_when_used`).
 """
 
 import logging

@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.arithmetic.method import Method, TensorInputs
 from tasks.arithmetic.methods.linear import Linear
 from tasks.errors import NonFiniteError, StoreError
-from tasks.merge import inputs, sources
+from tasks.merge import inputs, sources, whole_reads
 from tasks.merge.merge import merge_checkpoints, merge_many
 from tasks.merge_records import MergedModel
 from tasks.records import Checkpoint
@@ -89,6 +89,8 @@ def test_every_byte_is_read_once_for_all_outputs(merge_all, monkeypatch: pytest.
         original(descriptor, start, buffer, file)
 
     monkeypatch.setattr(sources, "read_range", count)
+    # What C reads cannot be counted here.
+    monkeypatch.setattr(whole_reads, "load_library", lambda: None)
     merged = merge_all()
     # The integers of b and c are read to be compared, which is not counted.
     compared = 2 * 5 * 8

@@ -76,15 +76,12 @@ def test_the_files_are_those_that_torch_writes(
     assert found == merge(models, "by torch", **options)
 
 
-WITHOUT_TORCH = [name for name in METHODS if name not in ("model_stock", "nuslerp")]
-
-
 @pytest.mark.skipif(library.load_library() is None, reason="there is no C compiler")
 def test_none_of_it_needs_torch(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path):
     """It takes longer to import than to merge a small model."""
     dtypes = (torch.bfloat16, torch.float32, torch.float16)
     folders = [str(make_checkpoint(f"model {seed}", draw(seed, dtype)).folder) for seed, dtype in enumerate(dtypes)]
-    cases = [{"method": name.partition(",")[0]} | METHODS[name] for name in WITHOUT_TORCH]
+    cases = [{"method": name.partition(",")[0]} | METHODS[name] for name in METHODS]
     program = """
 import json, sys
 from pathlib import Path

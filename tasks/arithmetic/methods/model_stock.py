@@ -11,6 +11,7 @@ import numpy as np
 from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.method import Elementwise, Formula, Method, Parameter, TensorInputs
+from tasks.arithmetic.native import add_task_vectors_rounded, sum_rounded
 from tasks.arithmetic.reductions import Array, in_float64, row_dot_products
 from tasks.arithmetic.task_vectors import add_task_vectors
 
@@ -60,21 +61,29 @@ class _ByTensor:
         self._products.add(candidates, _needed(base))
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
-        if self._share is None:
-            self._share = self._compute_share(len(candidates))
-        start = _needed(base)
-        if self._share == 0:
+        start, share = _needed(base), self._find_share(len(candidates))
+        if share == 0:
             # Bit by bit: adding zero would make 0.0 of -0.0.
             return out.copy_(start)
-        return add_task_vectors(start, start, candidates, [1.0] * len(candidates), self._share, out)
+        return add_task_vectors(start, start, candidates, [1.0] * len(candidates), share, out)
 
-    def _compute_share(self, n_candidates: int) -> float:
+    def combine_rounded(
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
+    ) -> bool | None:
+        start, share = _needed(base), self._find_share(len(candidates))
+        if share == 0:
+            return sum_rounded([start], [1.0], out)
+        return add_task_vectors_rounded(start, start, candidates, [1.0] * len(candidates), share, out)
+
+    def _find_share(self, n_candidates: int) -> float:
         """What each task vector counts for: t / N."""
-        products, cosines = self._products, 0.0
-        for left, right in self._pairs:
-            lengths = products.norm(left) * products.norm(right)
-            cosines += products.dot(left, right) / lengths if lengths else 0.0
-        return stock_ratio(cosines / len(self._pairs), n_candidates) / n_candidates
+        if self._share is None:
+            products, cosines = self._products, 0.0
+            for left, right in self._pairs:
+                lengths = products.norm(left) * products.norm(right)
+                cosines += products.dot(left, right) / lengths if lengths else 0.0
+            self._share = stock_ratio(cosines / len(self._pairs), n_candidates) / n_candidates
+        return self._share
 
 
 class _ByRow(Elementwise):

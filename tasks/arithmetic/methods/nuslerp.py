@@ -12,6 +12,7 @@ from tasks.arithmetic.block import Numbers
 from tasks.arithmetic.dot_products import DotProducts
 from tasks.arithmetic.linear import weighted_sum
 from tasks.arithmetic.method import Elementwise, Formula, Method, Parameter, TensorInputs
+from tasks.arithmetic.native import add_task_vectors_rounded, sum_rounded
 from tasks.arithmetic.reductions import Array, ColumnDotProducts, in_float64, row_dot_products
 from tasks.arithmetic.spherical import slerp_coefficients
 from tasks.arithmetic.task_vectors import add_task_vectors
@@ -62,6 +63,11 @@ class _OneEnd(Elementwise):
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
         return out.copy_(candidates[self._index])
 
+    def combine_rounded(
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
+    ) -> bool | None:
+        return sum_rounded([candidates[self._index]], [1.0], out)
+
 
 class _ByTensor:
     """Two factors for the whole tensor."""
@@ -78,12 +84,22 @@ class _ByTensor:
         self._products.add(candidates, base)
 
     def combine(self, first: int, base: Tensor | None, candidates: Sequence[Tensor], out: Tensor) -> Tensor:
+        if base is None:
+            return weighted_sum(candidates, self._find_coefficients(), out)
+        return add_task_vectors(base, base, candidates, self._find_coefficients(), out=out)
+
+    def combine_rounded(
+        self, first: int, base: Numbers | None, candidates: Sequence[Numbers], out: Numbers
+    ) -> bool | None:
+        if base is None:
+            return sum_rounded(candidates, self._find_coefficients(), out)
+        return add_task_vectors_rounded(base, base, candidates, self._find_coefficients(), 1.0, out)
+
+    def _find_coefficients(self) -> tuple[float, float]:
         if self._coefficients is None:
             dot = self._products.dot
             self._coefficients = slerp_coefficients(dot(0, 0), dot(0, 1), dot(1, 1), self._t)
-        if base is None:
-            return weighted_sum(candidates, self._coefficients, out)
-        return add_task_vectors(base, base, candidates, self._coefficients, out=out)
+        return self._coefficients
 
 
 class _ByRow(Elementwise):
