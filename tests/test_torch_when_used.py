@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
-import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+import pytest
 import torch
 
 from tasks import torch_when_used
 from tasks.torch_when_used import one_thread
+
+Found = TypeVar("Found")
 
 
 def test_threads_are_as_before_in_the_end():
@@ -57,19 +62,60 @@ print(found)
     assert done.stdout.strip() == f"[False, 1, {min(2, len(os.sched_getaffinity(0)))}]"
 
 
-def test_threads_may_come_and_go_at_once():
+def in_a_thread(run: Callable[[], Found]) -> Found:
+    """What a new thread returns, or raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result(60)
+
+
+@pytest.fixture
+def two_threads() -> Generator[None]:
+    """torch uses two threads, whatever it did before."""
     before = torch.get_num_threads()
-    barrier = threading.Barrier(4)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
-    def hold() -> None:
-        for _ in range(200):
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_that_overlap_are_held_each_and_let_go_each():
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        assert [each.submit(torch.get_num_threads).result(60) for each in (one, other)] == [2, 2]
+        held, holds = one_thread(), one_thread()
+        one.submit(held.__enter__).result(60)
+        other.submit(holds.__enter__).result(60)
+        assert [each.submit(torch.get_num_threads).result(60) for each in (one, other)] == [1, 1]
+        one.submit(held.__exit__, None, None, None).result(60)
+        assert [each.submit(torch.get_num_threads).result(60) for each in (one, other)] == [2, 1]
+        # Those that come still help the other.
+        assert in_a_thread(torch.get_num_threads) == 1
+        other.submit(holds.__exit__, None, None, None).result(60)
+        assert [each.submit(torch.get_num_threads).result(60) for each in (one, other)] == [2, 2]
+        assert in_a_thread(torch.get_num_threads) == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_thread_that_is_new_to_torch_while_another_holds_it_has_as_many_as_usual_afterwards():
+    def hold() -> tuple[int, int]:
+        with one_thread():
+            inside = torch.get_num_threads()
+        return inside, torch.get_num_threads()
+
+    with one_thread():
+        assert in_a_thread(hold) == (1, 2)
+        assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_may_come_and_go_at_once():
+    def hold(_: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        for _ in range(50):
             with one_thread():
-                pass
-        barrier.wait(60)
+                inside = torch.get_num_threads()
+            found.append((inside, torch.get_num_threads()))
+        return found
 
-    threads = [threading.Thread(target=hold) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(60)
-    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == [(1, 2)] * 50 for found in pool.map(hold, range(4)))
+    assert (torch.get_num_threads(), in_a_thread(torch.get_num_threads)) == (2, 2)

@@ -87,7 +87,9 @@ class Block:
             wide = numbers.astype(np.uint32)
             wide <<= np.uint32(16)
             numbers = wide.view(np.float32)
-        out[:] = numbers
+        # Inputs that are not finite are the merge's to refuse.
+        with np.errstate(invalid="ignore"):
+            out[:] = numbers
 
 
 Numbers = Union["Tensor", Block]

@@ -46,9 +46,11 @@ def test_numbers_are_the_same_in_float64(dtype: str):
     out = np.empty(5)
     block.copy_in_float64(out)
     assert out.tolist() == block.tensor().double().tolist()
-    nan = make([float("nan")], dtype)
-    nan.copy_in_float64(out[:1])
-    assert np.isnan(out[0])
+    quiet, signalling = make([float("nan")], dtype), make([float("inf")], dtype)
+    signalling.array().view(f"u{DTYPE_BYTES[dtype]}")[0] += 1
+    for nan in (quiet, signalling):
+        nan.copy_in_float64(out[:1])
+        assert np.isnan(out[0])
 
 
 def test_a_tensor_stays_itself():

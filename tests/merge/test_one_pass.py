@@ -1,4 +1,4 @@
-"""Whole merges with and without the library in C: the same files, and the same words where a number overflows."""
+"""Whole merges with and without the library in C: the same files, and what overflows is refused."""
 
 import json
 import subprocess

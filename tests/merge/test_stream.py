@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tasks.arithmetic.block import Block
 from tasks.errors import CheckpointError, NonFiniteError
 from tasks.merge.non_finite import is_finite
 
@@ -74,6 +75,9 @@ def test_a_sum_that_overflows_the_dtype_of_the_output_is_told_as_that(make_check
 def test_the_quick_check_agrees_with_the_exact_one(values: list[float], dtype: torch.dtype):
     block = torch.tensor(values, dtype=dtype)
     assert is_finite(block) == bool(torch.isfinite(block).all())
+    name = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
+    read = Block(memoryview(bytearray(block.view(torch.uint8).numpy())), name, len(block))
+    assert is_finite(read) == is_finite(block)
 
 
 def test_finite_numbers_whose_sum_overflows_are_finite():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.arithmetic.block import AnyNumbers, Numbers
 from tasks.arithmetic.method import Elementwise, Method, Parameter, TensorInputs
-from tasks.arithmetic.native import add_task_vectors_rounded
+from tasks.arithmetic.native import add_task_vectors_rounded, sum_rounded
 from tasks.arithmetic.task_vectors import add_task_vectors
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class TaskArithmetic(Elementwise):
     ) -> bool | None:
         """The same in one pass; see `tasks.arithmetic.native`."""
         general, base, skills = self._take(base, candidates)
-        return add_task_vectors_rounded(general, base, skills, self._omegas, self._scale, out) if skills else None
+        if not skills:
+            return sum_rounded([general], [1.0], out)
+        return add_task_vectors_rounded(general, base, skills, self._omegas, self._scale, out)
 
     def _take(
         self, base: AnyNumbers | None, candidates: Sequence[AnyNumbers]
