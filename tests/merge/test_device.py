@@ -174,7 +174,7 @@ def test_slots_are_at_work_at_the_same_time(make_checkpoint, merge_into: MergeIn
     together = threading.Barrier(3, timeout=120)
     cast = DeviceBuffers.cast
 
-    def wait_for_others(self: DeviceBuffers, total: Tensor, dtype: torch.dtype) -> bool:
+    def wait_for_others(self: DeviceBuffers, total: Tensor, dtype: str) -> bool:
         # Broken, and the merge with it, if fewer than three slots ever hold a block.
         together.wait()
         return cast(self, total, dtype)
